@@ -1,0 +1,214 @@
+"""What a node is made of, in hwloc's words, and what an allocation of nodes is.
+
+Values only: nothing here reads a file or a machine. Every ``cpus`` field is a set of PU os indices and
+holds all PUs of the object that hwloc knows, usable or not; ``NodeTopology.usable`` says which may be used.
+
+Source of the vocabulary: hwloc 2.x, include/hwloc.h, enum hwloc_obj_type_t.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NewType
+
+from rankmap.cpuset import CpuSet
+
+__all__ = [
+    "Allocation",
+    "Cache",
+    "Core",
+    "CpuKind",
+    "Die",
+    "Gpu",
+    "Group",
+    "LogicalIndex",
+    "Nic",
+    "Node",
+    "NodeTopology",
+    "NumaDomain",
+    "OsIndex",
+    "Package",
+    "Pu",
+]
+
+OsIndex = NewType("OsIndex", int)
+"""The number that Linux gives an object; for a PU what sched_setaffinity(2) takes."""
+
+LogicalIndex = NewType("LogicalIndex", int)
+"""hwloc's logical index: the position among the objects of one kind, in topology order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pu:
+    """A processing unit: one Linux CPU."""
+
+    os_index: OsIndex
+    logical_index: LogicalIndex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """A core and its PUs, in hwloc's order. ``kind`` is the index of its CpuKind, None where kinds are unknown."""
+
+    logical_index: LogicalIndex
+    cpus: CpuSet
+    pus: tuple[Pu, ...]
+    kind: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """A data or unified cache of ``level`` 1 to 5, shared by ``cpus``."""
+
+    logical_index: LogicalIndex
+    level: int
+    size_bytes: int
+    cpus: CpuSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Die:
+    """A die of a package."""
+
+    logical_index: LogicalIndex
+    cpus: CpuSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A set of objects that hwloc keeps together without a better name (sub-NUMA clusters, boards)."""
+
+    logical_index: LogicalIndex
+    cpus: CpuSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """What goes into one socket. ``model`` is the CPU's name, "" where unknown."""
+
+    logical_index: LogicalIndex
+    os_index: OsIndex | None
+    cpus: CpuSet
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumaDomain:
+    """A memory domain (hwloc's NUMANode).
+
+    ``cpus`` are the PUs whose local memory it is. ``local`` is False for a domain that has no CPUs of its own
+    (GPU memory, CXL, HBM beside DDR): its ``cpus`` are then those that it is attached to, or empty.
+    ``subtype`` is hwloc's word for the memory ("HBM", "DRAM", "GPUMemory", ...), "" where unknown.
+    """
+
+    os_index: OsIndex
+    logical_index: LogicalIndex
+    cpus: CpuSet
+    memory_bytes: int
+    local: bool = True
+    subtype: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuKind:
+    """A kind of core (performance, efficiency). A larger ``efficiency`` is a faster kind; -1 is unknown."""
+
+    cpus: CpuSet
+    efficiency: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One GPU, tile or partition: what one rank can be given.
+
+    Its identity is its UUID, or its PCI address plus partition (several MI300A partitions share one address).
+    ``names`` are the device names that the APIs use for it (cuda0, nvml0, rsmi3, card1); ``cpus`` and ``numa``
+    what it is close to (``cpus`` is empty where that is unknown). ``vendor`` is "NVIDIA", "AMD", "Intel" or "".
+    """
+
+    pci_address: str
+    partition: int = 0
+    uuid: str = ""
+    vendor: str = ""
+    model: str = ""
+    memory_bytes: int = 0
+    names: tuple[str, ...] = ()
+    cpus: CpuSet = CpuSet()
+    numa: tuple[OsIndex, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nic:
+    """A network interface: ``name`` as Linux shows it (hsi0, eth0), ``fabric`` its RDMA device name or ""."""
+
+    name: str
+    pci_address: str = ""
+    fabric: str = ""
+    cpus: CpuSet = CpuSet()
+    numa: tuple[OsIndex, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeTopology:
+    """What one node is made of, without its name and serial numbers: equal nodes compare equal.
+
+    Tuples are in logical order. ``distances`` has one row per NUMA domain, in the order of ``numa_domains``
+    (ACPI SLIT values, 10 is local), or is empty where unknown. ``usable`` are the PUs that a rank may be
+    bound to, ``present`` all that hwloc knows: offline, disallowed and taken ones are in the difference.
+    """
+
+    packages: tuple[Package, ...]
+    dies: tuple[Die, ...]
+    groups: tuple[Group, ...]
+    numa_domains: tuple[NumaDomain, ...]
+    caches: tuple[Cache, ...]
+    cores: tuple[Core, ...]
+    cpu_kinds: tuple[CpuKind, ...]
+    distances: tuple[tuple[int, ...], ...]
+    gpus: tuple[Gpu, ...]
+    nics: tuple[Nic, ...]
+    present: CpuSet
+    usable: CpuSet
+    memory_bytes: int
+
+    def restricted(self, usable: CpuSet) -> NodeTopology:
+        """Return the same node on which only the given PUs (of those usable before) may be used."""
+        return replace(self, usable=self.usable & usable)
+
+    def usable_cores(self) -> tuple[Core, ...]:
+        """Return the cores that have at least one usable PU."""
+        return tuple(core for core in self.cores if not core.cpus.isdisjoint(self.usable))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One host of an allocation: its name, which of the allocation's shapes it has, and its slots.
+
+    ``gpu_ids`` are the GPUs' ids as Dragon shows them ("0", "0.1"); None where Dragon was not asked.
+    """
+
+    host: str
+    shape_index: int
+    gpu_ids: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """The hosts that a plan may use. Equal nodes share one shape; ``nodes`` keep the allocation's order."""
+
+    shapes: tuple[NodeTopology, ...]
+    nodes: tuple[Node, ...]
+
+    @classmethod
+    def of(cls, hosts: tuple[tuple[str, NodeTopology], ...]) -> Allocation:
+        """Return the allocation of these (host name, topology) pairs, equal topologies shared."""
+        index: dict[NodeTopology, int] = {}
+        nodes = tuple(
+            Node(host=host, shape_index=index.setdefault(topology, len(index))) for host, topology in hosts
+        )
+        return cls(shapes=tuple(index), nodes=nodes)
+
+    def topology(self, node_index: int) -> NodeTopology:
+        """Return the topology of the node at this position."""
+        return self.shapes[self.nodes[node_index].shape_index]
