@@ -204,9 +204,7 @@ class Allocation:
     def of(cls, hosts: tuple[tuple[str, NodeTopology], ...]) -> Allocation:
         """Return the allocation of these (host name, topology) pairs, equal topologies shared."""
         index: dict[NodeTopology, int] = {}
-        nodes = tuple(
-            Node(host=host, shape_index=index.setdefault(topology, len(index))) for host, topology in hosts
-        )
+        nodes = tuple(Node(host=host, shape_index=index.setdefault(topology, len(index))) for host, topology in hosts)
         return cls(shapes=tuple(index), nodes=nodes)
 
     def topology(self, node_index: int) -> NodeTopology:
