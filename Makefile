@@ -1,0 +1,65 @@
+# Everything runs in .venv, which the first target that needs it makes; nothing has to be activated.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test e2e check bench fmt golden-update dist clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.demo-installed ## launch two MPI ranks under Dragon and show where they are
+	$(BIN)/rankmap launch -n 2 $(ONE_CORE) --report-bindings -- $(BIN)/python mpi_examples/hello_affinity.py
+
+test: .venv/.dev-installed ## run the tests, those under the real Dragon runtime too
+	$(BIN)/pytest -m "not rig"
+
+e2e: .venv/.dev-installed ## run the tests on the emulated 4-NUMA machine (root; installs qemu, 1.5 GB in ~/.cache)
+	PYTHON=$(CURDIR)/$(BIN)/python tests/rig/numavm.sh build
+	RANKMAP_REQUIRE_RIG=1 $(BIN)/pytest -m rig
+
+check: .venv/.dev-installed ## lint, format, types, direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(if $(shell command -v shellcheck),shellcheck .ci/run tests/rig/*.sh,@echo "shellcheck is not installed: shell scripts not checked")
+
+bench: .venv/.dev-installed ## measure against mpirun and bare Dragon
+	$(MAKE) -C mpi_examples
+	$(BIN)/python scripts/bench.py
+
+fmt: .venv/.dev-installed ## format, and fix what can be fixed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+golden-update: .venv/.dev-installed ## rewrite the expected texts of tests/golden; review the diff
+	$(BIN)/pytest tests/golden --update-golden
+
+dist: .venv/.dev-installed ## build the wheel and the source archive into dist/
+	$(BIN)/pip install -q build
+	$(BIN)/python -m build
+
+clean: ## remove what was built; .venv stays
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	find rankmap tests mpi_examples -name __pycache__ -prune -exec rm -rf {} +
+	$(MAKE) -C mpi_examples clean
+
+# two ranks fit on two cores; rankmap itself knows whether there are two
+ONE_CORE = $(shell $(BIN)/rankmap plan -n 2 >/dev/null 2>&1 || echo --oversubscribe)
+
+.venv/.demo-installed: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install -q -e '.[mpi]'
+	@touch $@
+
+.venv/.dev-installed: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install -q -e '.[mpi,dev]'
+	@touch .venv/.demo-installed $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "rankmap needs Python 3.11, 3.12 or 3.13 (what dragonhpc has wheels for); $(PYTHON) is" \
+	    "`$(PYTHON) -V 2>&1 || true`. Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv

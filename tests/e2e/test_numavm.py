@@ -1,0 +1,185 @@
+"""`rankmap launch` on the emulated machine of tests/rig: 16 CPUs, 4 NUMA domains, second threads numbered last.
+
+One boot, one launch, several checks. The guest works in the checkout itself (PYTHONPATH), its files go to a folder
+that is removed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.rig
+
+CHECKOUT = Path(__file__).parents[2]
+NUMAVM = str(CHECKOUT / "tests" / "rig" / "numavm.sh")
+VM_LIMIT_S = 600
+N_RANKS = 8
+DOMAIN_OF_CPU = {cpu: cpu % 8 // 2 for cpu in range(16)}  # core i is CPUs i and i+8, two cores a domain
+
+GUEST_SCRIPT = """
+export PYTHONPATH=$PWD
+ls -A . /dev/shm /tmp >{out}/before
+python -m rankmap launch -n {n_ranks} --report $PWD/{out}/report.json -- \
+    python mpi_examples/hello_affinity.py --pages >{out}/stdout 2>{out}/stderr
+echo $? >{out}/status
+ls -A . /dev/shm /tmp >{out}/after
+pgrep -f 'dragon|rankmap' >{out}/running
+true
+"""
+
+LINE = re.compile(
+    r"rank +(?P<rank>\d+) of (?P<size>\d+)  host (?P<host>\S+) +pid (?P<pid>\d+) +cpus (?P<cpus>\S+)"
+    r" +numa (?P<numa>\S+) +no GPU variable +pages (?P<pages>.+)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What one rank printed of itself; ``pages_mib`` is by NUMA domain."""
+
+    rank: int
+    size: int
+    pid: int
+    cpus: frozenset[int]
+    pages_mib: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What one launch in the guest left: its status, its output, its report, and listings before and after."""
+
+    status: str
+    stdout: str
+    stderr: str
+    report: dict[str, Any]
+    before: str
+    after: str
+    running: str
+
+    def hellos(self) -> list[Hello]:
+        """Return what the ranks printed, in rank order."""
+        found = [LINE.fullmatch(line) for line in self.stdout.splitlines()]
+        assert all(found), f"not a line of hello_affinity.py in:\n{self.stdout}{self.stderr}"
+        return sorted((parse_hello(match) for match in found if match), key=lambda hello: hello.rank)
+
+
+def parse_hello(match: re.Match[str]) -> Hello:
+    """Return the rank that a line of hello_affinity.py describes."""
+    pages = re.findall(r"([\d.]+) MiB on (\d+)", match["pages"])
+    bounds = [part.split("-") for part in match["cpus"].split(",")]
+    return Hello(
+        rank=int(match["rank"]),
+        size=int(match["size"]),
+        pid=int(match["pid"]),
+        cpus=frozenset(cpu for ends in bounds for cpu in range(int(ends[0]), int(ends[-1]) + 1)),
+        pages_mib={int(domain): float(mib) for mib, domain in pages},
+    )
+
+
+def require_rig() -> None:
+    """Skip the test with the reason, or fail with it under RANKMAP_REQUIRE_RIG=1, where the rig cannot run."""
+    required = os.environ.get("RANKMAP_REQUIRE_RIG") == "1"
+    reason = ""
+    if os.geteuid() != 0:
+        reason = "tests/rig/numavm.sh needs root to build its guest"
+    elif not required and shutil.which("qemu-system-x86_64") is None:
+        reason = "no qemu-system-x86_64: `make e2e` installs it"
+    if reason and required:
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Launch]:
+    """Boot the machine once and launch 8 ranks of hello_affinity.py in it."""
+    require_rig()
+    environment = {**os.environ, "PYTHON": sys.executable}
+    subprocess.run([NUMAVM, "build"], env=environment, check=True)
+    folder = Path(tempfile.mkdtemp(prefix=".e2e-", dir=CHECKOUT))
+    try:
+        script = GUEST_SCRIPT.format(out=shlex.quote(folder.name), n_ranks=N_RANKS)
+        command = [NUMAVM, "run", "--smt-far", "--share", f"{CHECKOUT}", "--timeout", f"{VM_LIMIT_S}", "--", script]
+        guest = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        texts = {file.name: file.read_text() for file in folder.iterdir()}
+        said = f"guest said: {guest.stdout}{guest.stderr}\nlaunch said: {texts.get('stderr', '')}"
+        assert guest.returncode == 0, said
+        assert "report.json" in texts, said
+        yield Launch(
+            status=texts["status"].strip(),
+            stdout=texts["stdout"],
+            stderr=texts["stderr"],
+            report=json.loads(texts["report.json"]),
+            before=texts["before"],
+            after=texts["after"],
+            running=texts["running"],
+        )
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_the_job_succeeds(launch: Launch) -> None:
+    """The launch ends with status 0 and says that every rank is as planned."""
+    assert launch.status == "0", launch.stderr
+    assert "placement: 8/8 ranks as planned" in launch.stderr
+
+
+def test_every_rank_is_one_of_eight(launch: Launch) -> None:
+    """The ranks are one job of 8, numbered 0 to 7, not 8 jobs of one."""
+    assert [(rank, N_RANKS) for rank in range(N_RANKS)] == [(hello.rank, hello.size) for hello in launch.hellos()]
+
+
+def test_ranks_spread_over_domains(launch: Launch) -> None:
+    """Each rank's CPUs are inside one NUMA domain, and each domain has two ranks."""
+    domains = [{DOMAIN_OF_CPU[cpu] for cpu in hello.cpus} for hello in launch.hellos()]
+    assert all(len(domain) == 1 for domain in domains), domains
+    n_ranks_of_domain = Counter(next(iter(domain)) for domain in domains)
+    assert dict.fromkeys(range(4), 2) == n_ranks_of_domain
+
+
+def test_each_rank_has_a_whole_core(launch: Launch) -> None:
+    """Each rank has both PUs of a core of its own."""
+    assert {frozenset({core, core + 8}) for core in range(8)} == {hello.cpus for hello in launch.hellos()}
+
+
+def test_pages_are_local(launch: Launch) -> None:
+    """All of the 32 MiB that a rank touched are on the NUMA domain of its CPUs."""
+    for hello in launch.hellos():
+        assert {DOMAIN_OF_CPU[min(hello.cpus)]: 32} == hello.pages_mib, hello
+
+
+def test_report_matches(launch: Launch) -> None:
+    """The report's verdict is ``match``: what was observed is what was planned, for every rank."""
+    assert (launch.report["schema"], launch.report["verdict"]) == ("rankmap.report/1", "match")
+    assert list(range(N_RANKS)) == [rank["rank"] for rank in launch.report["ranks"]]
+    for rank in launch.report["ranks"]:
+        fields = ("cpus", "numa", "gpus", "mem")
+        assert [rank["planned"][field] for field in fields] == [rank["observed"][field] for field in fields], rank
+
+
+def test_report_agrees_with_the_ranks(launch: Launch) -> None:
+    """The report's process ids and CPUs are those that the ranks themselves print."""
+    seen = [(rank["observed"]["pid"], frozenset(rank["observed"]["cpus"])) for rank in launch.report["ranks"]]
+    assert [(hello.pid, hello.cpus) for hello in launch.hellos()] == seen
+
+
+def test_nothing_is_left(launch: Launch) -> None:
+    """The working directory, /dev/shm and /tmp are as before, and nothing of the job still runs."""
+    assert launch.before == launch.after
+    assert launch.running == ""
