@@ -1,0 +1,1 @@
+"""How ranks are put on nodes and on a node's cores: one file per rule."""

@@ -1,0 +1,71 @@
+"""How many ranks each node gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rankmap.mapping.apportion import level, proportional
+from rankmap.mapping.default import capacity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rankmap.layout import LayoutSpec
+    from rankmap.mapping.cores import Domain
+
+__all__ = ["Site", "deal", "nodes_taken", "rooms"]
+
+_MAX_ON_NODE = 4 * 1024 * 1024
+"""No Linux host has more processes. Source: linux, include/linux/threads.h, PID_MAX_LIMIT."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A node that the request may use: its position in the allocation, and its free cores (shared by equal nodes)."""
+
+    node_index: int
+    host: str
+    shape_index: int
+    domains: tuple[Domain, ...]
+
+
+def rooms(sites: Sequence[Site], *, cores_per_rank: int | None) -> tuple[int, ...]:
+    """Return how many ranks of that many cores (of one, when None) every site holds."""
+    by_shape = {site.shape_index: site.domains for site in sites}
+    room = {shape: capacity(domains, cores_per_rank=cores_per_rank) for shape, domains in by_shape.items()}
+    return tuple(room[site.shape_index] for site in sites)
+
+
+def deal(spec: LayoutSpec, room: Sequence[int]) -> tuple[int, ...] | None:
+    """Return how many ranks every site gets, or None when the request does not fit.
+
+    Ranks are dealt in blocks: with ``ranks_per_node`` full nodes first and the rest on the last one, otherwise as
+    evenly as the room allows. More ranks than room (``oversubscribe``) are dealt in proportion to the room.
+
+    Args:
+        spec: The counts asked for.
+        room: How many ranks each site holds without sharing cores.
+    """
+    if spec.ranks_per_node is None:
+        total = sum(room)
+        n_ranks = spec.n_ranks or total
+        if 0 < n_ranks <= total:
+            return level(n_ranks, capacities=room)
+        if not (spec.oversubscribe and total):
+            return None
+        if n_ranks > _MAX_ON_NODE * sum(map(bool, room)):
+            return None
+        return proportional(n_ranks, weights=room, low=[0] * len(room), high=[n_ranks if r else 0 for r in room])
+    n_nodes = nodes_taken(spec.n_ranks, spec.ranks_per_node) if spec.n_ranks else len(room)
+    if n_nodes > len(room) or spec.ranks_per_node > _MAX_ON_NODE:
+        return None
+    left = spec.n_ranks or n_nodes * spec.ranks_per_node
+    counts = [min(spec.ranks_per_node, max(0, left - i * spec.ranks_per_node)) for i in range(len(room))]
+    fits = all(count <= r or (spec.oversubscribe and r) for count, r in zip(counts, room, strict=True))
+    return tuple(counts) if fits else None
+
+
+def nodes_taken(n_ranks: int, ranks_per_node: int) -> int:
+    """Return how many nodes that many ranks take, so many on each."""
+    return -(-n_ranks // ranks_per_node)
