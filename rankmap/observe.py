@@ -1,0 +1,42 @@
+"""What one rank is really like: values only; looking is done by runtime/shim.py and runtime/observer.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rankmap.cpuset import CpuSet
+
+__all__ = ["Observation", "ThreadObservation"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadObservation:
+    """One thread of a running rank and the PU os indices that the kernel lets it use."""
+
+    tid: int
+    cpus: CpuSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One rank as it was seen.
+
+    Args:
+        rank: Its MPI rank.
+        host: The name that its host gives itself (uname(2)).
+        pid: Its process id on that host.
+        cpus: PU os indices that it may use, read in the rank before the application ran (sched_getaffinity(2)).
+        gpu_variables: The GPU visibility variables that were set, by name.
+        threads: Its threads when it was last looked at while running; empty when it ended before that.
+    """
+
+    rank: int
+    host: str
+    pid: int
+    cpus: CpuSet
+    gpu_variables: Mapping[str, str] = field(default_factory=dict)
+    threads: tuple[ThreadObservation, ...] = ()

@@ -1,0 +1,1 @@
+"""Starting ranks through Dragon, watching them, and ending everything that was started."""

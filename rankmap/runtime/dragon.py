@@ -1,0 +1,164 @@
+"""Everything that rankmap asks of Dragon: what nodes there are, start these ranks, how did they end.
+
+This and quiet.py are the only modules that import dragon, and they run inside the runtime: in the head process
+(head.py) or in a user's own program that calls ``rankmap.launch``.
+
+Facts about Dragon 0.15.0 that this module rests on are in docs/design/0005-dragon-faults.md, each with the test
+that shows when it has changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dragon.globalservices.process import multi_join
+from dragon.infrastructure.facts import PMIBackend
+from dragon.infrastructure.policy import Policy
+from dragon.native.machine import Node, System
+from dragon.native.process import ProcessTemplate
+from dragon.native.process_group import ProcessGroup
+
+from rankmap.errors import LaunchError
+from rankmap.runtime import quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["Group", "LiveNode", "RankStart", "live_nodes"]
+
+_SHIM = Path(__file__).with_name("shim.py")
+# Dragon's own default of 5 s raises on a loaded machine.
+_CLOSE_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveNode:
+    """One node as Dragon reports it. ``cpus`` are PU os indices, ``gpus`` ids in Dragon's own numbering."""
+
+    name: str
+    cpus: tuple[int, ...]
+    gpus: tuple[str, ...]
+    is_primary: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankStart:
+    """Where one rank starts: Dragon's name of the node and PU os indices (never empty: Dragon reads that as all)."""
+
+    node_name: str
+    cpus: tuple[int, ...]
+
+
+def live_nodes() -> tuple[LiveNode, ...]:
+    """Return the nodes of the runtime that this process is in, the primary node first, then by name."""
+    nodes = [Node(h_uid) for h_uid in System().nodes]
+    return tuple(
+        sorted(
+            (
+                LiveNode(
+                    name=node.hostname,
+                    cpus=tuple(node.cpus),
+                    gpus=tuple(str(gpu) for gpu in node.gpus or ()),
+                    is_primary=bool(node.is_primary),
+                )
+                for node in nodes
+            ),
+            key=lambda node: (not node.is_primary, node.name),
+        )
+    )
+
+
+def check_starts(starts: Iterable[RankStart], nodes: Iterable[LiveNode]) -> None:
+    """Raise unless Dragon has every node and CPU that is asked for.
+
+    A wrong node name ends the whole runtime, and CPUs that a node does not have are dropped in silence, the rank
+    then being allowed on all.
+
+    Raises:
+        LaunchError: A start names a node or a CPU that Dragon does not have, or no CPU at all.
+    """
+    cpus_of = {node.name: set(node.cpus) for node in nodes}
+    for rank, start in enumerate(starts):
+        if start.node_name not in cpus_of:
+            msg = f"rank {rank} is planned on {start.node_name}; Dragon has {', '.join(sorted(cpus_of))}"
+            raise LaunchError(msg, hint="plan again inside this allocation")
+        missing = sorted(set(start.cpus) - cpus_of[start.node_name])
+        if missing or not start.cpus:
+            msg = (
+                f"rank {rank} is planned on CPUs {list(start.cpus)} of {start.node_name}, "
+                f"where Dragon may use {sorted(cpus_of[start.node_name])}"
+            )
+            raise LaunchError(msg, hint="plan again inside this allocation")
+
+
+def policy(start: RankStart) -> Policy:
+    """Return the explicit Dragon Policy of one rank: this node, these CPUs, nothing left to Dragon's choice."""
+    return Policy(placement=Policy.Placement.HOST_NAME, host_name=start.node_name, cpu_affinity=list(start.cpus))
+
+
+class Group:
+    """The ranks of one job as one PMI-enabled ProcessGroup, rank i being the i-th process."""
+
+    def __init__(self, group: ProcessGroup, puids: tuple[int, ...]) -> None:
+        self._group = group
+        self._rank_of = {puid: rank for rank, puid in enumerate(puids)}
+
+    @classmethod
+    def start(cls, starts: Sequence[RankStart], *, backend: str, socket_path: str, python: str) -> Group:
+        """Return the group after all shims were started, each with its rank number and the supervisor's socket.
+
+        Args:
+            starts: One per rank, in rank order.
+            backend: "pmix" or "cray".
+            socket_path: Where the supervisor listens.
+            python: The interpreter that runs the shims.
+
+        Raises:
+            LaunchError: A start is not one that Dragon can honour, or Dragon started another number of processes.
+        """
+        check_starts(starts, live_nodes())
+        quiet.install()
+        # ignore_error_on_exit: without it one failing rank makes nearly every later call raise.
+        group = ProcessGroup(restart=False, ignore_error_on_exit=True, pmi=PMIBackend.from_str(backend))
+        for rank, start in enumerate(starts):
+            # A cwd that does not exist wedges a ProcessGroup for good: the shim changes directory, and can say so.
+            template = ProcessTemplate(
+                target=python,
+                args=["-I", "-S", "-B", str(_SHIM), socket_path, str(rank)],
+                cwd="/",
+                policy=policy(start),
+            )
+            group.add_process(1, template)
+        group.init()
+        group.start()
+        puids = sorted(set(group.puids) | {puid for puid, _ in group.inactive_puids})
+        if len(puids) != len(starts):
+            msg = f"Dragon started {len(puids)} processes for {len(starts)} ranks"
+            raise LaunchError(msg)
+        return cls(group, tuple(puids))
+
+    @property
+    def alive(self) -> bool:
+        """Whether a rank has not been reported by ``ended`` yet."""
+        return bool(self._rank_of)
+
+    def ended(self, timeout_s: float) -> dict[int, int]:
+        """Return {rank: exit code} of ranks newly found ended, waiting at most this long for the first.
+
+        A negative code -N means killed by signal N.
+        """
+        if not self._rank_of:
+            return {}
+        found, _ = multi_join(list(self._rank_of), timeout=timeout_s, join_all=False)
+        return {self._rank_of.pop(puid): code for puid, code in found or []}
+
+    def kill(self) -> None:
+        """End all ranks with SIGKILL; ProcessGroup.stop never gets as far."""
+        self._group.kill()
+
+    def close(self) -> None:
+        """End what Dragon keeps for the group; all ranks must have ended."""
+        self._group.join(timeout=_CLOSE_PATIENCE_S)
+        self._group.close(patience=_CLOSE_PATIENCE_S)

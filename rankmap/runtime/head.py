@@ -1,0 +1,121 @@
+"""The head: the one process of rankmap inside the Dragon runtime. It does what the supervisor says, and nothing else.
+
+Run as ``python -m rankmap.runtime.head SOCKET`` by ``dragon`` (or by Dragon's Process where a runtime is already
+there). It tells the supervisor which nodes Dragon has, starts the ranks when told to, reports exit codes, and ends
+when told to. It sleeps in recv(2) while there is nothing to do. When the supervisor is gone it kills the ranks and
+ends, and the runtime ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import traceback
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rankmap.errors import LaunchError, RankmapError
+from rankmap.runtime.wire import Connection, Message
+
+if TYPE_CHECKING:
+    from rankmap.runtime.dragon import Group
+
+__all__ = ["main"]
+
+# While ranks have not reported through their shims, their death can only be seen by asking Dragon.
+_POLL_S = 0.5
+
+
+class Head:
+    """The head's state: its connection to the supervisor and, once started, the group of ranks."""
+
+    def __init__(self, supervisor: Connection) -> None:
+        self.supervisor = supervisor
+        self.group: Group | None = None
+        self.polling = False
+
+    def run(self) -> None:
+        """Serve the supervisor until it says ``finish`` or is gone."""
+        from rankmap.runtime import dragon  # noqa: PLC0415 - the supervisor should know our pid before this takes time
+
+        nodes = [asdict(node) for node in dragon.live_nodes()]
+        self.supervisor.send({"kind": "nodes", "nodes": [_plain(node) for node in nodes]})
+        while True:
+            for message in self.next_messages():
+                match message["kind"]:
+                    case "start":
+                        self.start(message)
+                    case "quiet":
+                        self.polling = False
+                    case "reap":
+                        self.reap(message["count"])
+                    case "kill":
+                        if self.group is not None and self.group.alive:
+                            self.group.kill()
+                    case "finish":
+                        if self.group is not None:
+                            self.group.close()
+                        return
+                    case other:
+                        msg = f"the head does not know the message {other!r}"
+                        raise LaunchError(msg)
+
+    def next_messages(self) -> list[Message]:
+        """Return what the supervisor said; while polling, report ranks that ended and come back without a message."""
+        if self.polling and self.group is not None and self.group.alive:
+            self.report(self.group.ended(_POLL_S))
+            if not select.select([self.supervisor], [], [], 0)[0]:
+                return []
+        messages = self.supervisor.receive()
+        if messages is None:
+            if self.group is not None and self.group.alive:
+                self.group.kill()
+            return [{"kind": "finish"}]
+        return messages
+
+    def start(self, message: Message) -> None:
+        """Start the ranks."""
+        from rankmap.runtime.dragon import Group, RankStart  # noqa: PLC0415 - see run
+
+        starts = [RankStart(node_name=node, cpus=tuple(cpus)) for node, cpus in message["starts"]]
+        self.group = Group.start(
+            starts, backend=message["backend"], socket_path=message["socket"], python=sys.executable
+        )
+        self.polling = True
+
+    def reap(self, count: int) -> None:
+        """Report the exit codes of this many ranks, which the supervisor has seen end."""
+        while count > 0 and self.group is not None and self.group.alive:
+            codes = self.group.ended(_POLL_S)
+            self.report(codes)
+            count -= len(codes)
+
+    def report(self, codes: dict[int, int]) -> None:
+        """Tell the supervisor which ranks ended, and how."""
+        if codes:
+            self.supervisor.send({"kind": "ended", "codes": codes})
+
+
+def _plain(node: dict[str, object]) -> dict[str, object]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in node.items()}
+
+
+def main(socket_path: str) -> int:
+    """Serve the supervisor that listens at this path; return the exit status of the head process."""
+    supervisor = Connection.connect(socket_path)
+    supervisor.send({"kind": "head", "pid": os.getpid()})
+    try:
+        Head(supervisor).run()
+    except RankmapError as error:
+        supervisor.send({"kind": "error", "message": error.message, "hint": error.hint})
+        return 1
+    except Exception as error:  # noqa: BLE001 - Dragon raises whatever it likes; this is the boundary to it
+        text = f"Dragon: {type(error).__name__}: {error}"
+        supervisor.send({"kind": "error", "message": text, "hint": "", "traceback": traceback.format_exc()})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

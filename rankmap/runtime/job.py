@@ -1,0 +1,96 @@
+"""What a job is asked to do, and what came of it: values between the command line, the API and the supervisor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from rankmap.cpuset import CpuSet
+    from rankmap.placement import Plan
+    from rankmap.report import Report
+    from rankmap.runtime.application import Application
+    from rankmap.topology import Allocation, NodeTopology
+
+__all__ = ["JobRequest", "JobResult", "OutputOptions", "Verify"]
+
+
+class Verify(StrEnum):
+    """What a rank that is not where the plan says does: stop the job, be reported, or go unchecked."""
+
+    FAIL = "fail"
+    WARN = "warn"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """Where the ranks' output goes.
+
+    Args:
+        label: Whether each line starts with ``[rank] ``.
+        directory: Where each rank writes files of its own (rank-N.out, rank-N.err) instead; None is to the caller.
+    """
+
+    label: bool = False
+    directory: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """One job.
+
+    Args:
+        plan_for: Makes the plan from the live allocation; raises RankmapError where it does not fit.
+        application: What every rank becomes.
+        host: This host's name.
+        topology: This host's topology, as hwloc sees it.
+        backend: Dragon's PMI back end, "pmix" or "cray"; "" starts the ranks without one.
+        library_dirs: Directories put into LD_LIBRARY_PATH for Dragon only.
+        reserve: PU os indices that Dragon's services are bound to; empty leaves them where they are.
+        verify: What to do about ranks that are not where the plan says.
+        output: Where the ranks' output goes.
+        stdin_rank: The rank that gets the caller's standard input; None: no rank does.
+        timeout_s: When the job is ended; None is never.
+        kill_grace_s: How long other ranks may go on after one has failed with an exit status.
+        verbose: Whether Dragon's own output is passed on to stderr.
+    """
+
+    plan_for: Callable[[Allocation], Plan]
+    application: Application
+    host: str
+    topology: NodeTopology
+    backend: str
+    library_dirs: tuple[str, ...]
+    reserve: CpuSet
+    verify: Verify = Verify.FAIL
+    output: OutputOptions = field(default_factory=OutputOptions)
+    stdin_rank: int | None = None
+    timeout_s: float | None = None
+    kill_grace_s: float = 10.0
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """How a job ended.
+
+    Args:
+        status: The exit status for the caller (docs/guide.md, "Exit status").
+        reason: Why the status is not 0, "" where it is.
+        hint: What to do next, "" where there is nothing to say.
+        plan: The plan that was launched; None when the job ended before there was one.
+        report: Planned beside observed; None when the job ended before there was a plan.
+        exit_codes: By rank; negative -N means killed by signal N. Ranks that never started are missing.
+    """
+
+    status: int
+    reason: str
+    hint: str
+    plan: Plan | None
+    report: Report | None
+    exit_codes: Mapping[int, int]

@@ -1,0 +1,119 @@
+"""From a command and a layout to a job that has run: every check that needs no runtime, then the supervisor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankmap.runtime import application, mpi_library
+from rankmap.runtime.job import JobRequest, JobResult, OutputOptions, Verify
+from rankmap.runtime.libpmix import find_libpmix
+from rankmap.runtime.rank_output import prepare_directory
+from rankmap.runtime.session import ControlDirectory, Session, dragon_command
+from rankmap.runtime.supervisor import Supervisor
+from rankmap.topology import Allocation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rankmap.cpuset import CpuSet
+    from rankmap.placement import Plan
+    from rankmap.topology import NodeTopology
+
+__all__ = ["LaunchOptions", "launch_job"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOptions:
+    """How a job is run, beside its layout.
+
+    Args:
+        cwd: The ranks' working directory; None is the caller's.
+        set_env: Variables for the ranks (None: removed from their environment).
+        pmi: "auto" (by the application's MPI library), "pmix", "cray" or "none".
+        verify: See JobRequest, as for the fields below.
+    """
+
+    cwd: Path | None = None
+    set_env: Mapping[str, str | None] = field(default_factory=dict)
+    pmi: str = "auto"
+    verify: Verify = Verify.FAIL
+    output: OutputOptions = field(default_factory=OutputOptions)
+    stdin_rank: int | None = None
+    timeout_s: float | None = None
+    kill_grace_s: float = 10.0
+    verbose: bool = False
+
+
+def launch_job(  # noqa: PLR0913 - one call for the command line and the API; each argument is a thing of its own
+    argv: Sequence[str],
+    *,
+    plan_for: Callable[[Allocation], Plan],
+    topology: NodeTopology,
+    reserve: CpuSet,
+    options: LaunchOptions,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+) -> JobResult:
+    """Run the application as the plan says on this host, and return how it ended.
+
+    Everything that can be refused is refused before the runtime starts.
+
+    Args:
+        argv: The application and its arguments.
+        plan_for: Makes the plan; called once for this host as hwloc sees it, and once for what Dragon offers.
+        topology: This host's.
+        reserve: PU os indices that ranks do not use and Dragon's services are bound to.
+        options: How to run it.
+        environ: The caller's environment.
+        say: Called with each decision that ``-v`` shows.
+
+    Raises:
+        RankmapError: The application, the layout, the MPI library or Dragon is not usable.
+    """
+    host = os.uname().nodename
+    resolved = application.resolve(argv, cwd=options.cwd or Path.cwd(), environ=environ, set_env=options.set_env)
+    plan = plan_for(Allocation.of(((host, topology),)))
+    if options.output.directory is not None:
+        prepare_directory(options.output.directory)
+    dragon_command(environ)
+    libpmix = find_libpmix(environ)
+    use = _mpi_use(resolved, options.pmi, environ=environ, libpmix=str(libpmix.path))
+    mpi_library.require_pmi(use, n_ranks=plan.n_ranks)
+    say(f"PMI back end {use.pmi or 'none'}: {use.reason}")
+    say(f"libpmix: {libpmix.path} ({libpmix.version})")
+    control = ControlDirectory()
+    try:
+        library_dirs = control.offer_libpmix(libpmix)
+        request = JobRequest(
+            plan_for=plan_for,
+            application=application.with_env(resolved, use.set_env),
+            host=host,
+            topology=topology,
+            backend=use.pmi,
+            library_dirs=library_dirs,
+            reserve=reserve,
+            verify=options.verify,
+            output=options.output,
+            stdin_rank=options.stdin_rank,
+            timeout_s=options.timeout_s,
+            kill_grace_s=options.kill_grace_s,
+            verbose=options.verbose,
+        )
+        return Supervisor(
+            request, control, lambda: Session.start(control, environ=environ, library_dirs=library_dirs)
+        ).run()
+    finally:
+        control.remove()
+
+
+def _mpi_use(
+    resolved: application.Application, pmi: str, *, environ: Mapping[str, str], libpmix: str
+) -> mpi_library.MpiUse:
+    if pmi == "none":
+        return mpi_library.MpiUse(library="", path="", pmi="", reason="--pmi none: the ranks are no MPI job")
+    if pmi != "auto":
+        return mpi_library.MpiUse(library="", path="", pmi=pmi, reason=f"--pmi {pmi}")
+    return mpi_library.find_mpi(resolved, environ=environ, libpmix=libpmix)

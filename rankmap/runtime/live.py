@@ -1,0 +1,45 @@
+"""The live allocation: what Dragon says of its nodes and what hwloc says of this host, put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rankmap.cpuset import CpuSet
+from rankmap.errors import AllocationError
+from rankmap.topology import Allocation, Node
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rankmap.topology import NodeTopology
+
+__all__ = ["live_allocation"]
+
+
+def live_allocation(
+    nodes: Sequence[Mapping[str, Any]], *, host: str, topology: NodeTopology
+) -> tuple[Allocation, dict[str, str]]:
+    """Return the allocation of a runtime on this host, and Dragon's own name of each host by ours.
+
+    Only the PUs that both Dragon and hwloc offer are usable. On one node Dragon calls the host "localhost"; the
+    plan and the report say what it is really called.
+
+    Args:
+        nodes: As Dragon reports them (runtime/dragon.py, LiveNode).
+        host: This host's name.
+        topology: This host's topology.
+
+    Raises:
+        AllocationError: The runtime has other hosts than this one, or no CPU that both offer.
+    """
+    if len(nodes) != 1:
+        names = ", ".join(node["name"] for node in nodes)
+        msg = f"this Dragon runtime has {len(nodes)} nodes ({names}); rankmap launches on one so far"
+        raise AllocationError(msg, hint="start the runtime with dragon -s, or leave starting it to rankmap launch")
+    (node,) = nodes
+    both = topology.restricted(CpuSet.of(node["cpus"]))
+    if not both.usable:
+        msg = f"{host}: Dragon may use CPUs {CpuSet.of(node['cpus'])}, hwloc allows {topology.usable}: none in common"
+        raise AllocationError(msg, hint="check the cpuset of this job (taskset -p $$, /proc/self/status)")
+    live = Node(host=host, shape_index=0, gpu_ids=tuple(node["gpus"]))
+    return Allocation(shapes=(both,), nodes=(live,)), {host: node["name"]}

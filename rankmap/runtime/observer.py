@@ -1,0 +1,35 @@
+"""Looks at running ranks from outside: their threads and what the kernel lets each use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rankmap.cpuset import CpuSet
+from rankmap.observe import ThreadObservation
+
+__all__ = ["threads_of"]
+
+_FIELD = "Cpus_allowed_list:"
+
+
+def threads_of(pid: int, *, proc: Path = Path("/proc")) -> tuple[ThreadObservation, ...]:
+    """Return the threads of this process, by thread id; empty when it has ended.
+
+    A thread that ends while it is looked at is left out.
+
+    Source: proc_pid_status(5), Cpus_allowed_list.
+    """
+    try:
+        tids = sorted(int(entry.name) for entry in (proc / str(pid) / "task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+    threads = []
+    for tid in tids:
+        try:
+            status = (proc / str(pid) / "task" / str(tid) / "status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        cpus = next((line[len(_FIELD) :] for line in status.splitlines() if line.startswith(_FIELD)), None)
+        if cpus is not None:
+            threads.append(ThreadObservation(tid=tid, cpus=CpuSet.parse(cpus.strip())))
+    return tuple(threads)

@@ -1,0 +1,135 @@
+"""The ranks' output on its way to the user: complete, in order per rank, lines whole, memory bounded."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LineAssembler", "Outlet"]
+
+_MAX_LINE_BYTES = 1 << 20
+_HIGH_WATER_BYTES = 4 << 20
+
+
+class LineAssembler:
+    """Turns the pieces that a rank writes into whole lines, each with a prefix.
+
+    A line of more than 1 MiB is passed on in parts, between which other ranks' output may come; only the first part
+    has the prefix.
+
+    Args:
+        prefix: What goes in front of each line.
+        whole_lines: False passes every piece on at once (one rank, no prefix: nothing can be torn).
+    """
+
+    def __init__(self, prefix: bytes = b"", *, whole_lines: bool = True) -> None:
+        self._prefix = prefix
+        self._whole_lines = whole_lines
+        self._rest = b""
+        self._inside_line = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what may be written now that the rank has written this."""
+        if not self._whole_lines:
+            return data
+        data = self._rest + data
+        cut = data.rfind(b"\n") + 1
+        ready, self._rest = data[:cut], data[cut:]
+        result = self._labelled(ready) if ready else b""
+        if len(self._rest) > _MAX_LINE_BYTES:
+            result += self._part(self._rest)
+            self._rest, self._inside_line = b"", True
+        return result
+
+    def end(self) -> bytes:
+        """Return what is left when the rank has closed its output."""
+        rest, self._rest = self._rest, b""
+        return self._part(rest) if rest else b""
+
+    def _labelled(self, lines: bytes) -> bytes:
+        head = b"" if self._inside_line else self._prefix
+        self._inside_line = False
+        if not self._prefix:
+            return lines
+        return head + lines[:-1].replace(b"\n", b"\n" + self._prefix) + b"\n"
+
+    def _part(self, data: bytes) -> bytes:
+        return data if self._inside_line else self._prefix + data
+
+
+class Outlet:
+    """Writes to one file descriptor in a thread of its own, so that a slow reader holds up nothing but output.
+
+    Args:
+        fd: Where to write (the caller's stdout or stderr).
+        wake: Called from the thread when there is room again after ``full``, and when writing failed.
+    """
+
+    def __init__(self, fd: int, wake: Callable[[], None]) -> None:
+        self._fd = fd
+        self._wake = wake
+        self._pieces: deque[bytes] = deque()
+        self._pending_bytes = 0
+        self._ended = False
+        self._changed = threading.Condition()
+        self.error: OSError | None = None
+        self._thread = threading.Thread(target=self._write_all, name="rankmap-outlet", daemon=True)
+        self._thread.start()
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits to be written that no more should be read from the ranks."""
+        return self._pending_bytes > _HIGH_WATER_BYTES
+
+    def write(self, data: bytes) -> None:
+        """Let this be written after all that was given before; it is dropped once writing has failed."""
+        if data and self.error is None:
+            with self._changed:
+                self._pieces.append(data)
+                self._pending_bytes += len(data)
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Return when everything was written, or writing has failed."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _write_all(self) -> None:
+        while True:
+            with self._changed:
+                while not self._pieces and not self._ended:
+                    self._changed.wait()
+                if not self._pieces:
+                    return
+                batch = b"".join(self._pieces)
+                self._pieces.clear()
+            try:
+                self._write(batch)
+            except OSError as error:
+                self._fail(error)
+                return
+
+    def _write(self, batch: bytes) -> None:
+        view = memoryview(batch)
+        while view:
+            written = os.write(self._fd, view[: 1 << 18])
+            view = view[written:]
+            was_full = self.full
+            with self._changed:
+                self._pending_bytes -= written
+            if was_full and not self.full:
+                self._wake()
+
+    def _fail(self, error: OSError) -> None:
+        with self._changed:
+            self.error = error
+            self._pieces.clear()
+            self._pending_bytes = 0
+        self._wake()

@@ -1,0 +1,136 @@
+"""The exec shim: starts in a rank's place, says what it sees, gets leave to go, and becomes the application.
+
+Run as ``python -I -S -B shim.py SOCKET RANK`` by Dragon, with the affinity that Dragon gave the rank. It tells the
+supervisor its pid, host, CPUs and GPU variables; the answer holds the application's command, working directory and
+environment changes, with the file descriptors for stdout and stderr (and stdin) beside it. The application keeps
+the pid. A shim that is told to stop, or whose supervisor is gone, ends without starting anything.
+
+Standard library only and few modules of it: this runs once per rank before the application may start
+(``make bench`` holds it to 30 ms of CPU), so it speaks the protocol of wire.py without importing that.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
+from marshal import dumps, loads
+
+TYPE_CHECKING = False  # typing's own costs an import of typing, a tenth of the shim's time
+if TYPE_CHECKING:
+    from typing import Any
+
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+N_STANDARD_FDS = 3
+FD_BYTES = 4
+LENGTH_BYTES = 4
+STOPPED = 125
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+NO_SUPERVISOR = 123
+
+
+def see(rank: int) -> dict[str, Any]:
+    """Return what this process is really like, before the application has run a single instruction.
+
+    ``cpus`` are PU os indices (sched_getaffinity(2)), ``gpus`` the GPU variables that are set.
+    """
+    return {
+        "kind": "shim",
+        "rank": rank,
+        "pid": os.getpid(),
+        "host": os.uname().nodename,
+        "cpus": sorted(os.sched_getaffinity(0)),
+        "gpus": {name: os.environ[name] for name in GPU_VARIABLES if name in os.environ},
+    }
+
+
+def send(sock: socket, message: dict[str, Any]) -> None:
+    """Send one message in wire.py's format."""
+    body = dumps(message)
+    sock.sendall(len(body).to_bytes(LENGTH_BYTES, "big") + body)
+
+
+def receive(sock: socket) -> tuple[dict[str, Any], list[int]] | None:
+    """Return the supervisor's answer and the file descriptors beside it; None when it is gone."""
+    data, fds = b"", []
+    while len(data) < LENGTH_BYTES or len(data) < LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "big"):
+        try:
+            part, ancillary, _, _ = sock.recvmsg(1 << 16, 256)
+        except ConnectionResetError:
+            return None
+        if not part:
+            return None
+        data += part
+        for level, kind, raw in ancillary:
+            if level == SOL_SOCKET and kind == SCM_RIGHTS:
+                fds += [int.from_bytes(raw[i : i + FD_BYTES], sys.byteorder) for i in range(0, len(raw), FD_BYTES)]
+    return loads(data[LENGTH_BYTES:]), fds  # noqa: S302 - from our own supervisor
+
+
+def environment(changes: dict[str, Any]) -> dict[str, str]:
+    """Return the application's environment: this process's, with variables set and directories taken out.
+
+    ``set`` maps names to values (None: the variable is removed); ``drop_paths`` are directories that were put into
+    LD_LIBRARY_PATH for Dragon's sake and are no business of the application.
+    """
+    env = dict(os.environ)
+    drop = set(changes["drop_paths"])
+    paths = [path for path in env.pop("LD_LIBRARY_PATH", "").split(":") if path and path not in drop]
+    if paths:
+        env["LD_LIBRARY_PATH"] = ":".join(paths)
+    for name, value in changes["set"].items():
+        if value is None:
+            env.pop(name, None)
+        else:
+            env[name] = value
+    return env
+
+
+def become(row: dict[str, Any], fds: list[int]) -> None:
+    """Replace this process by the application of this row; returns only by an OSError.
+
+    Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays ignored over exec, so both are set back.
+    """
+    env = environment(row["env"])
+    if len(fds) < N_STANDARD_FDS:
+        fds = [os.open("/dev/null", os.O_RDONLY), *fds]
+    for target, fd in enumerate(fds):
+        os.dup2(fd, target)
+    for fd in fds:
+        if fd >= N_STANDARD_FDS:
+            os.close(fd)
+    os.chdir(row["cwd"])
+    signal(SIGPIPE, SIG_DFL)
+    signal(SIGXFSZ, SIG_DFL)
+    os.execve(row["path"], row["argv"], env)  # noqa: S606 - no shell is the point
+
+
+def main(path: str, rank: int) -> int:
+    """Report, wait for leave, become the application; return the exit status where that failed."""
+    sock = socket(AF_UNIX, SOCK_STREAM)
+    try:
+        sock.connect(path)
+        send(sock, see(rank))
+        answer = receive(sock)
+    except OSError as error:
+        sys.stderr.write(f"rankmap: rank {rank} cannot reach its supervisor at {path}: {error}\n")
+        return NO_SUPERVISOR
+    if answer is None:
+        return NO_SUPERVISOR
+    row, fds = answer
+    if row["kind"] != "go":
+        return STOPPED
+    # The application's exec closes the socket: the supervisor reads its end as "it runs".
+    try:
+        become(row, fds)
+    except OSError as error:
+        failure = {"kind": "failed", "rank": rank, "errno": error.errno, "path": error.filename or row["path"]}
+        send(sock, failure)
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

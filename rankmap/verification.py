@@ -1,0 +1,95 @@
+"""Compares a plan with what was seen: a pure function of the two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rankmap.report import Finding, RankReport, Report, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rankmap.observe import Observation
+    from rankmap.placement import Plan, RankPlacement
+    from rankmap.topology import NodeTopology
+
+__all__ = ["SLUGS", "verify"]
+
+SLUGS = {
+    "cpus-differ": "the rank may use other CPUs than planned",
+    "host-differs": "the rank runs on another host than planned",
+    "thread-outside-cpus": "a thread of the running rank may use CPUs outside the rank's own",
+    "unobserved": "the rank was never looked at",
+}
+"""Every kind of finding and its meaning; docs/findings.md has an entry for each."""
+
+
+def verify(
+    plan: Plan, observations: Mapping[int, Observation], *, services: Sequence[Mapping[str, Any]] = ()
+) -> Report:
+    """Return the report on every rank of the plan.
+
+    Args:
+        plan: What was asked for.
+        observations: What was seen, by rank; a rank that is missing is reported as unobserved.
+        services: Where Dragon's own processes run, passed on into the report.
+    """
+    ranks = tuple(
+        _rank_report(placement, plan.allocation.topology(placement.node_index), observations.get(placement.rank))
+        for placement in plan.ranks
+    )
+    return Report(ranks=ranks, services=tuple(services))
+
+
+def _rank_report(planned: RankPlacement, topology: NodeTopology, seen: Observation | None) -> RankReport:
+    return RankReport(
+        rank=planned.rank,
+        planned={
+            "host": planned.host,
+            "cpus": None if planned.cpus is None else list(planned.cpus),
+            "numa": list(planned.numa),
+            "gpus": list(planned.gpus),
+            "mem": planned.mem,
+        },
+        observed=None if seen is None else _observed(seen, topology),
+        findings=tuple(_findings(planned, seen)),
+    )
+
+
+def _observed(seen: Observation, topology: NodeTopology) -> dict[str, Any]:
+    gpus = next(iter(seen.gpu_variables.values()), None)
+    return {
+        "host": seen.host,
+        "pid": seen.pid,
+        "cpus": list(seen.cpus),
+        "numa": [
+            domain.os_index
+            for domain in topology.numa_domains
+            if domain.local and not domain.cpus.isdisjoint(seen.cpus)
+        ],
+        "gpus": None if gpus is None else [gpu for gpu in gpus.split(",") if gpu],
+        "mem": None,
+        "threads": len(seen.threads),
+    }
+
+
+def _findings(planned: RankPlacement, seen: Observation | None) -> list[Finding]:
+    if seen is None:
+        return [Finding(slug="unobserved", severity=Severity.WARNING, expected=f"on {planned.host}", observed="-")]
+    found = []
+    if seen.host != planned.host:
+        found.append(_error("host-differs", planned.host, seen.host))
+    allowed = planned.cpus
+    if allowed is not None:
+        if seen.cpus != allowed:
+            found.append(_error("cpus-differ", f"CPUs {allowed}", f"CPUs {seen.cpus}"))
+        found += [
+            _error("thread-outside-cpus", f"CPUs {allowed}", f"thread {thread.tid} on CPUs {thread.cpus}")
+            for thread in seen.threads
+            if not thread.cpus.issubset(allowed)
+        ]
+    return found
+
+
+def _error(slug: str, expected: str, observed: str) -> Finding:
+    return Finding(slug=slug, severity=Severity.ERROR, expected=expected, observed=observed)
