@@ -9,6 +9,7 @@ that shows when it has changed.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,3 +163,14 @@ class Group:
         """End what Dragon keeps for the group; all ranks must have ended."""
         self._group.join(timeout=_CLOSE_PATIENCE_S)
         self._group.close(patience=_CLOSE_PATIENCE_S)
+
+
+def start_head(socket_path: str, *, python: str) -> None:
+    """Start the head as a process of the runtime that this process is in; it reports to the socket by itself.
+
+    A process of its own, because two processes with one Dragon identity would read each other's messages.
+    """
+    from dragon.native.process import Process  # noqa: PLC0415 - only where a runtime is already there
+
+    head = Process(target=python, args=["-m", "rankmap.runtime.head", socket_path], cwd=os.getcwd())  # noqa: PTH109
+    head.start()

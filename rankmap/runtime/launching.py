@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.runtime import application, mpi_library
+from rankmap.runtime.inside import InsideSession, require_libpmix
 from rankmap.runtime.job import JobRequest, JobResult, OutputOptions, Verify
 from rankmap.runtime.libpmix import find_libpmix
 from rankmap.runtime.rank_output import prepare_directory
-from rankmap.runtime.session import ControlDirectory, Session, dragon_command
+from rankmap.runtime.session import ControlDirectory, Session, dragon_command, in_runtime
 from rankmap.runtime.supervisor import Supervisor
 from rankmap.topology import Allocation
 
@@ -78,15 +79,25 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
     plan = plan_for(Allocation.of(((host, topology),)))
     if options.output.directory is not None:
         prepare_directory(options.output.directory)
-    dragon_command(environ)
+    inside = in_runtime(environ)
     libpmix = find_libpmix(environ)
     use = _mpi_use(resolved, options.pmi, environ=environ, libpmix=str(libpmix.path))
     mpi_library.require_pmi(use, n_ranks=plan.n_ranks)
+    if not inside:
+        dragon_command(environ)
+    elif use.pmi == "pmix":
+        require_libpmix(libpmix, environ=environ)
     say(f"PMI back end {use.pmi or 'none'}: {use.reason}")
     say(f"libpmix: {libpmix.path} ({libpmix.version})")
     control = ControlDirectory()
     try:
-        library_dirs = control.offer_libpmix(libpmix)
+        library_dirs = () if inside else control.offer_libpmix(libpmix)
+
+        def start() -> Session | InsideSession:
+            if inside:
+                return InsideSession.start(control)
+            return Session.start(control, environ=environ, library_dirs=library_dirs)
+
         request = JobRequest(
             plan_for=plan_for,
             application=application.with_env(resolved, use.set_env),
@@ -102,9 +113,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             kill_grace_s=options.kill_grace_s,
             verbose=options.verbose,
         )
-        return Supervisor(
-            request, control, lambda: Session.start(control, environ=environ, library_dirs=library_dirs)
-        ).run()
+        return Supervisor(request, control, start).run()
     finally:
         control.remove()
 

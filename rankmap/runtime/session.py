@@ -85,6 +85,8 @@ class Session:
     is one process group (``dragon`` makes itself its leader), which is how everything in it can be ended.
     """
 
+    ends_with_head = False
+
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self.log: deque[bytes] = deque(maxlen=_LOG_LINES)

@@ -27,6 +27,7 @@ from rankmap.runtime.job import JobRequest, JobResult, Verify
 from rankmap.runtime.live import live_allocation
 from rankmap.runtime.observer import threads_of
 from rankmap.runtime.rank_output import RankOutput
+from rankmap.runtime.session import Session
 from rankmap.runtime.wire import Connection, Message, listen
 from rankmap.verification import verify
 
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rankmap.placement import Plan
-    from rankmap.runtime.session import ControlDirectory, Session
+    from rankmap.runtime.inside import InsideSession
+    from rankmap.runtime.session import ControlDirectory
 
 __all__ = ["Supervisor"]
 
@@ -74,12 +76,14 @@ class _Outcome:
 class Supervisor:
     """One job from start to end; ``run`` is called once."""
 
-    def __init__(self, request: JobRequest, control: ControlDirectory, start: Callable[[], Session]) -> None:
+    def __init__(
+        self, request: JobRequest, control: ControlDirectory, start: Callable[[], Session | InsideSession]
+    ) -> None:
         self.request = request
         self.control = control
         self.start_session = start
         self.selector = selectors.DefaultSelector()
-        self.session: Session | None = None
+        self.session: Session | InsideSession | None = None
         self.head: Connection | None = None
         self.head_pid = 0
         self.plan: Plan | None = None
@@ -103,7 +107,8 @@ class Supervisor:
             self.selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
             self.session = self.start_session()
             raise_descriptor_limit()
-            self.selector.register(self.session, selectors.EVENT_READ, self._on_log)
+            if isinstance(self.session, Session):
+                self.selector.register(self.session, selectors.EVENT_READ, self._on_log)
             self._after(_HEAD_TIMEOUT_S, self._check_head_came)
             if self.request.timeout_s is not None:
                 self._after(self.request.timeout_s, self._on_timeout)
@@ -173,7 +178,7 @@ class Supervisor:
     # -- the runtime and its head ---------------------------------------------------------------------------------
 
     def _on_log(self) -> None:
-        assert self.session is not None  # noqa: S101
+        assert isinstance(self.session, Session)  # noqa: S101
         lines = self.session.read_log()
         if lines is None:
             self.selector.unregister(self.session)
@@ -228,6 +233,8 @@ class Supervisor:
         if messages is None:
             self._drop(connection)
             self.head = None
+            if self.session is not None and self.session.ends_with_head:
+                self._on_runtime_end()
             return
         for message in messages:
             self._on_head_message(message)

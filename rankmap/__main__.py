@@ -1,0 +1,5 @@
+"""``python -m rankmap`` is ``rankmap``."""
+
+from rankmap.cli import main
+
+main()

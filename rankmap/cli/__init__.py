@@ -1,0 +1,91 @@
+"""The command line: the group of commands, and the one place where errors become messages and exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from rankmap.errors import RankmapError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["main", "rankmap"]
+
+_COMMANDS: Final[Mapping[str, str]] = {
+    "launch": "rankmap.cli.launch",
+    "plan": "rankmap.cli.plan",
+    "topo": "rankmap.cli.topo",
+    "doctor": "rankmap.cli.doctor",
+}
+"""Command -> module with a click command of that name; imported when it is used, so that ``--help`` is quick."""
+
+_SUMMARIES: Final[Mapping[str, str]] = {
+    "launch": "Start an MPI application, every rank bound and verified.",
+    "plan": "Show where the ranks would go, without starting anything.",
+    "topo": "Show what the nodes are made of.",
+    "doctor": "Show what rankmap needs, what is there, and what to do.",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when they are run or asked for help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
+        assert isinstance(command, click.Command)  # noqa: S101 - the table is ours
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_SUMMARIES.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version=version("rankmap"), prog_name="rankmap")
+def rankmap() -> None:
+    """Put every MPI rank on the right cores and NUMA domain, start it through Dragon, and prove where it is.
+
+    rankmap launch -n 4 ./app        run it here
+
+    rankmap COMMAND --help           all options of a command
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit status."""
+    try:
+        status = rankmap.main(args=args, prog_name="rankmap", standalone_mode=False)
+    except RankmapError as error:
+        status = _complain(error.message, error.hint, error.exit_status)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        status = 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever reads our stdout has had enough; Python must not complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 128 + signal.SIGPIPE
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(message: str, hint: str, status: int) -> int:
+    click.echo(f"rankmap: error: {message}", err=True)
+    if hint:
+        click.echo(f"  {hint}", err=True)
+    return status

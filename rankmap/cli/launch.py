@@ -1,0 +1,224 @@
+"""``rankmap launch``: run an MPI application, every rank bound and verified."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rankmap.cli.layout_options import layout_options
+from rankmap.discovery.machine import this_host
+from rankmap.errors import UsageError
+from rankmap.exporters.report import table
+from rankmap.planner import plan
+from rankmap.runtime.inside import wait_until_read
+from rankmap.runtime.job import JobResult, OutputOptions, Verify
+from rankmap.runtime.launching import LaunchOptions, launch_job
+from rankmap.runtime.session import in_runtime
+
+if TYPE_CHECKING:
+    from rankmap.layout import LayoutSpec
+
+__all__ = ["launch"]
+
+_DRAIN_TIMEOUT_S = 10.0
+_DURATION = re.compile(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:\.\d+)?)")
+
+
+class _Duration(click.ParamType[float]):
+    """Seconds, or [H:]M:S."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            self.fail(f"{value!r} is not a time; write seconds (90) or [H:]M:S (1:30)", param, ctx)
+        first, second, seconds_s = match[1], match[2], float(match[3])
+        hours, minutes = (first, second) if second is not None else (0, first)
+        total_s = int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds_s
+        if total_s <= 0:
+            self.fail(f"{value!r}: a time limit is more than 0", param, ctx)
+        return total_s
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@layout_options
+@click.option(
+    "--verify",
+    type=click.Choice([str(v) for v in Verify]),
+    default="fail",
+    show_default=True,
+    help="When a rank is not where the plan says: stop the job, only report it, or do not look.",
+)
+@click.option("--report-bindings", is_flag=True, help="Show planned and observed places per rank at the end.")
+@click.option(
+    "--report",
+    "report_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write planned and observed places per rank as JSON.",
+)
+@click.option("--label", is_flag=True, help="Start each line of output with [rank].")
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write each rank's output to files rank-N.out and rank-N.err there.",
+)
+@click.option(
+    "--stdin",
+    "stdin_rank",
+    default="none",
+    show_default=True,
+    metavar="RANK|none",
+    help="The rank that reads standard input; all others get /dev/null.",
+)
+@click.option(
+    "--env",
+    "env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set a variable for the ranks; without a value, take it out of their environment.",
+)
+@click.option("--cwd", type=click.Path(path_type=Path), metavar="DIR", help="Working directory of the ranks.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=_Duration(),
+    metavar="TIME",
+    help="End the job after this many seconds, or [H:]M:S; status 124.",
+)
+@click.option(
+    "--kill-grace",
+    "kill_grace_s",
+    type=_Duration(),
+    default="10",
+    show_default=True,
+    metavar="TIME",
+    help="How long the others may go on after a rank has exited with a status other than 0.",
+)
+@click.option(
+    "--pmi",
+    type=click.Choice(["auto", "pmix", "cray", "none"]),
+    default="auto",
+    show_default=True,
+    help="How the ranks find each other; auto goes by the application's MPI library.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say what is decided and why, and pass on what Dragon prints.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[--] APP [ARGS]...", required=True)
+@click.pass_context
+def launch(  # noqa: PLR0913 - one argument per option
+    ctx: click.Context,
+    *,
+    spec: LayoutSpec,
+    verify: str,
+    report_bindings: bool,
+    report_file: Path | None,
+    label: bool,
+    output_dir: Path | None,
+    stdin_rank: str,
+    env: tuple[str, ...],
+    cwd: Path | None,
+    timeout_s: float | None,
+    kill_grace_s: float,
+    pmi: str,
+    verbose: bool,
+    command: tuple[str, ...],
+) -> None:
+    """Start APP as an MPI job, every rank bound to its own cores, and prove where each one is.
+
+    Without any option: one rank per usable core. Dragon is started and ended for the job; inside a runtime
+    (dragon rankmap launch ...) that one is used.
+
+    The exit status is the application's; 125 means that a rank was not where the plan says.
+    """
+    topology = this_host(os.environ)
+    options = LaunchOptions(
+        cwd=cwd,
+        set_env=_variables(env),
+        pmi=pmi,
+        verify=Verify(verify),
+        output=OutputOptions(label=label, directory=output_dir),
+        stdin_rank=_stdin_rank(stdin_rank, spec),
+        timeout_s=timeout_s,
+        kill_grace_s=kill_grace_s,
+        verbose=verbose,
+    )
+    _check_writable(report_file)
+    result = launch_job(
+        command,
+        plan_for=lambda allocation: plan(allocation, spec),
+        topology=topology,
+        reserve=spec.reserve,
+        options=options,
+        environ=os.environ,
+        say=_say if verbose else _nothing,
+    )
+    _tell(result, verify=options.verify, report_bindings=report_bindings, verbose=verbose)
+    if report_file is not None and result.report is not None:
+        report_file.write_text(result.report.to_json())
+    if in_runtime(os.environ):
+        for fd in (1, 2):
+            wait_until_read(fd, timeout_s=_DRAIN_TIMEOUT_S)
+    ctx.exit(result.status)
+
+
+def _tell(result: JobResult, *, verify: Verify, report_bindings: bool, verbose: bool) -> None:
+    if result.reason:
+        _say(result.reason)
+    if result.hint:
+        click.echo(f"  {result.hint}", err=True)
+    if result.report is None or result.plan is None:
+        return
+    if report_bindings:
+        click.echo(table(result.report), err=True)
+    if report_bindings or verbose:
+        for note in result.plan.notes:
+            _say(f"note: {note}")
+    _say(result.report.summary() if verify is not Verify.OFF else "placement: not verified (--verify off)")
+
+
+def _say(text: str) -> None:
+    click.echo(f"rankmap: {text}", err=True)
+
+
+def _nothing(text: str) -> None:
+    del text
+
+
+def _variables(env: tuple[str, ...]) -> dict[str, str | None]:
+    variables: dict[str, str | None] = {}
+    for text in env:
+        name, equals, value = text.partition("=")
+        if not name or "\0" in text:
+            msg = f"--env {text!r}: there is no variable name in front of the ="
+            raise UsageError(msg, hint="write --env NAME=VALUE, or --env NAME to take it out")
+        variables[name] = value if equals else None
+    return variables
+
+
+def _stdin_rank(text: str, spec: LayoutSpec) -> int | None:
+    if text == "none":
+        return None
+    n_ranks = spec.n_ranks
+    if not text.isdecimal() or (n_ranks is not None and int(text) >= n_ranks):
+        msg = f"--stdin {text}: not a rank of this job" + ("" if n_ranks is None else f" (0 to {n_ranks - 1})")
+        raise UsageError(msg, hint="write --stdin 0, or none")
+    return int(text)
+
+
+def _check_writable(path: Path | None) -> None:
+    """Refuse a report file that could not be written, before the job has run for hours."""
+    if path is None:
+        return
+    folder = path.parent
+    if not folder.is_dir():
+        msg = f"--report {path}: there is no directory {folder}"
+        raise UsageError(msg, hint="make it, or name another file")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        msg = f"--report {path}: no permission to write it"
+        raise UsageError(msg, hint="name a file that can be written")

@@ -1,0 +1,111 @@
+"""A job in a Dragon runtime that somebody else started and will end: ours in it are the head, the ranks, no more."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankmap.errors import RuntimeUnusableError
+from rankmap.runtime.session import processes_of_group
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from rankmap.runtime.libpmix import Libpmix
+    from rankmap.runtime.session import ControlDirectory
+
+__all__ = ["InsideSession", "require_libpmix", "wait_until_read"]
+
+_END_GRACE_S = 5.0
+_FIONREAD = 0x541B
+_CHECK = "import ctypes, sys; ctypes.CDLL('libpmix.so').PMIx_Get_version"
+
+
+class InsideSession:
+    """The job's share of a runtime that is already there; the same interface as Session."""
+
+    ends_with_head = True
+
+    def __init__(self) -> None:
+        self._group = os.getpgid(0)
+        self._before = set(processes_of_group(self._group))
+        self.log: tuple[bytes, ...] = ()
+
+    @classmethod
+    def start(cls, control: ControlDirectory) -> InsideSession:
+        """Start the head in this runtime."""
+        from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
+
+        session = cls()
+        dragon.start_head(str(control.socket), python=sys.executable)
+        return session
+
+    def services(self, ranks: Collection[int]) -> list[int]:
+        """Return the pids of the runtime itself and of what it started for this job, ranks excluded."""
+        new = set(processes_of_group(self._group)) - self._before - set(ranks)
+        return sorted(new | {self._group})
+
+    def remember_shared_memory(self) -> None:
+        """Do nothing: shared memory belongs to the runtime, which removes it when it ends."""
+
+    def end(self, *, head_pid: int) -> None:
+        """Return when the head is gone, ended by force if need be; the runtime and all else in it stay."""
+        for number in (signal.SIGTERM, signal.SIGKILL) if head_pid else ():
+            deadline_s = time.monotonic() + _END_GRACE_S
+            with suppress(ProcessLookupError):
+                if head_pid not in processes_of_group(self._group):
+                    return
+                os.kill(head_pid, number)
+            while head_pid in processes_of_group(self._group) and time.monotonic() < deadline_s:
+                time.sleep(0.02)
+
+
+def require_libpmix(libpmix: Libpmix, *, environ: Mapping[str, str]) -> None:
+    """Raise unless the runtime around us can open ``libpmix.so``: where it cannot, the first PMI rank ends it all.
+
+    The runtime is the leader of our process group; what it can open follows from the environment it was started in.
+
+    Raises:
+        RuntimeUnusableError: It cannot; the hint has the lines to start it with.
+    """
+    try:
+        raw = Path(f"/proc/{os.getpgid(0)}/environ").read_bytes()
+        path = next((v[16:] for v in raw.split(b"\0") if v.startswith(b"LD_LIBRARY_PATH=")), b"").decode()
+    except OSError:
+        path = environ.get("LD_LIBRARY_PATH", "")
+    check = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _CHECK],
+        env={**environ, "LD_LIBRARY_PATH": path},
+        capture_output=True,
+        check=False,
+    )
+    if check.returncode != 0:
+        msg = "this Dragon runtime was started where libpmix.so cannot be found; its first MPI rank would abort it"
+        raise RuntimeUnusableError(
+            msg,
+            hint="leave starting the runtime to `rankmap launch`, or start it after\n"
+            f"  mkdir -p ~/.rankmap/lib && ln -sf {libpmix.path} ~/.rankmap/lib/libpmix.so\n"
+            f"  export LD_LIBRARY_PATH=~/.rankmap/lib:{libpmix.path.parent}:$LD_LIBRARY_PATH",
+        )
+
+
+def wait_until_read(fd: int, *, timeout_s: float) -> None:
+    """Return when the reader of this pipe has read all that was written, or the time is over.
+
+    Dragon reads its processes' output through pipes and throws away what is still in one soon after the process has
+    ended. Something that is no pipe needs no waiting.
+
+    Source: ioctl_pipe FIONREAD, pipe(7).
+    """
+    count = ctypes.c_int()
+    libc = ctypes.CDLL(None)
+    deadline_s = time.monotonic() + timeout_s
+    while libc.ioctl(fd, _FIONREAD, ctypes.byref(count)) == 0 and count.value and time.monotonic() < deadline_s:
+        time.sleep(0.01)
