@@ -232,7 +232,7 @@ run() {
   done
 
   # "| cat": qemu opens /dev/fd/1 itself, which would truncate a file; "&" and wait: a signal ends the VM at once
-  (timeout -k 5 "$limit" nice -n 10 qemu-system-x86_64 "${q[@]}" -append \
+  (timeout -k 5 "$limit" qemu-system-x86_64 "${q[@]}" -append \
     "console=ttyS0 panic=-1 mitigations=off nokaslr nowatchdog numa_balancing=disable random.trust_cpu=on" \
     </dev/null || echo $? >"$ctl/qemu_status") | cat &
   wait $!
