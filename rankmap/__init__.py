@@ -1,1 +1,56 @@
 """Puts every MPI rank on the right cores and NUMA domain, starts it through Dragon, and proves where it is."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rankmap.api import discover, launch, load, plan
+    from rankmap.cpuset import CpuSet
+    from rankmap.errors import RankmapError
+    from rankmap.layout import LayoutSpec
+    from rankmap.placement import Plan, RankPlacement
+    from rankmap.report import Report
+    from rankmap.runtime.job import JobResult
+    from rankmap.topology import Allocation, NodeTopology
+
+__all__ = [
+    "Allocation",
+    "CpuSet",
+    "JobResult",
+    "LayoutSpec",
+    "NodeTopology",
+    "Plan",
+    "RankPlacement",
+    "RankmapError",
+    "Report",
+    "discover",
+    "launch",
+    "load",
+    "plan",
+]
+
+_HOMES = {
+    "Allocation": "rankmap.topology",
+    "CpuSet": "rankmap.cpuset",
+    "JobResult": "rankmap.runtime.job",
+    "LayoutSpec": "rankmap.layout",
+    "NodeTopology": "rankmap.topology",
+    "Plan": "rankmap.placement",
+    "RankPlacement": "rankmap.placement",
+    "RankmapError": "rankmap.errors",
+    "Report": "rankmap.report",
+    "discover": "rankmap.api",
+    "launch": "rankmap.api",
+    "load": "rankmap.api",
+    "plan": "rankmap.api",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    """Import a public name when it is first used: ``rankmap --help`` needs none of them."""
+    if name not in _HOMES:
+        msg = f"module 'rankmap' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dragon import in_dragon
 from dragon.globalservices.process import multi_join
 from dragon.infrastructure.facts import PMIBackend
 from dragon.infrastructure.policy import Policy
@@ -26,6 +27,8 @@ from rankmap.runtime import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from rankmap.placement import Plan
 
 __all__ = ["Group", "LiveNode", "RankStart", "live_nodes"]
 
@@ -99,6 +102,28 @@ def policy(start: RankStart) -> Policy:
     return Policy(placement=Policy.Placement.HOST_NAME, host_name=start.node_name, cpu_affinity=list(start.cpus))
 
 
+def policies(plan: Plan) -> list[Policy]:
+    """Return one explicit Policy per rank of the plan, in rank order.
+
+    Raises:
+        LaunchError: Inside a runtime: it lacks a host or a CPU of the plan.
+    """
+    nodes = live_nodes() if in_dragon() else ()
+    hosts = {placement.host for placement in plan.iter_ranks()}
+    # On one node Dragon calls the host "localhost", whatever its name.
+    names = dict.fromkeys(hosts, nodes[0].name) if len(nodes) == len(hosts) == 1 else {}
+    starts = [
+        RankStart(
+            node_name=names.get(placement.host, placement.host),
+            cpus=tuple(placement.cpus or plan.allocation.topology(placement.node_index).usable),
+        )
+        for placement in plan.iter_ranks()
+    ]
+    if nodes:
+        check_starts(starts, nodes)
+    return [policy(start) for start in starts]
+
+
 class Group:
     """The ranks of one job as one PMI-enabled ProcessGroup, rank i being the i-th process."""
 
@@ -112,7 +137,7 @@ class Group:
 
         Args:
             starts: One per rank, in rank order.
-            backend: "pmix" or "cray".
+            backend: "pmix", "cray", or "" for ranks that are no MPI job.
             socket_path: Where the supervisor listens.
             python: The interpreter that runs the shims.
 
@@ -122,7 +147,8 @@ class Group:
         check_starts(starts, live_nodes())
         quiet.install()
         # ignore_error_on_exit: without it one failing rank makes nearly every later call raise.
-        group = ProcessGroup(restart=False, ignore_error_on_exit=True, pmi=PMIBackend.from_str(backend))
+        pmi = PMIBackend.from_str(backend) if backend else None
+        group = ProcessGroup(restart=False, ignore_error_on_exit=True, pmi=pmi)
         for rank, start in enumerate(starts):
             # A cwd that does not exist wedges a ProcessGroup for good: the shim changes directory, and can say so.
             template = ProcessTemplate(
