@@ -29,6 +29,7 @@ __all__ = [
     "OsIndex",
     "Package",
     "Pu",
+    "about_bytes",
 ]
 
 OsIndex = NewType("OsIndex", int)
@@ -36,6 +37,18 @@ OsIndex = NewType("OsIndex", int)
 
 LogicalIndex = NewType("LogicalIndex", int)
 """hwloc's logical index: the position among the objects of one kind, in topology order."""
+
+
+_MEMORY_BITS = 9
+
+
+def about_bytes(size_bytes: int) -> int:
+    """Return a memory size rounded down to its first 9 binary digits (at most 1/256 less).
+
+    Nodes of one make differ by a few pages of what their kernel keeps for itself, and must still compare equal.
+    """
+    drop = max(0, size_bytes.bit_length() - _MEMORY_BITS)
+    return size_bytes >> drop << drop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +166,10 @@ class Nic:
 class NodeTopology:
     """What one node is made of, without its name and serial numbers: equal nodes compare equal.
 
-    Tuples are in logical order. ``distances`` has one row per NUMA domain, in the order of ``numa_domains``
-    (ACPI SLIT values, 10 is local), or is empty where unknown. ``usable`` are the PUs that a rank may be
-    bound to, ``present`` all that hwloc knows: offline, disallowed and taken ones are in the difference.
+    Tuples are in logical order, GPUs in that of their API's device numbers. ``distances`` has one row per NUMA
+    domain, in the order of ``numa_domains`` (ACPI SLIT values, 10 is local), or is empty where unknown.
+    ``usable`` are the PUs that a rank may be bound to, ``present`` all that hwloc knows: offline, disallowed and
+    taken ones are in the difference.
     """
 
     packages: tuple[Package, ...]

@@ -1,0 +1,52 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from rankmap.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["machine_option", "output_option", "write_result"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def machine_option(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Give a command ``--machine [Nx]NAME``, repeatable; it arrives as ``machine: tuple[str, ...]``."""
+    return click.option(
+        "--machine",
+        multiple=True,
+        metavar="[Nx]NAME",
+        help="Use this machine instead of the one at hand: an hwloc XML file or 'synthetic:DESCRIPTION', with a node "
+        "count in front or not (4xnode.xml). Repeat it for unequal nodes.",
+    )(command)
+
+
+def output_option(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Give a command ``-o/--output FILE``; it arrives as ``output: Path | None`` and goes to ``write_result``."""
+    return click.option(
+        "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the result to FILE, not stdout."
+    )(command)
+
+
+def write_result(text: str, output: Path | None) -> None:
+    """Write a command's result to its file, or to stdout where none was named.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        msg = f"the result cannot be written to {output}: {error.strerror}"
+        raise UsageError(msg, hint="name a file in a directory that exists and that you may write to") from error

@@ -1,0 +1,1 @@
+"""Where topologies come from: this host, a recorded hwloc XML file, a synthetic description."""

@@ -1,0 +1,141 @@
+"""``--machine [Nx]NAME`` and this host: from the words a user types to an Allocation."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rankmap.cpuset import CpuSet
+from rankmap.discovery import hwloc
+from rankmap.discovery.hwloc_xml import parse
+from rankmap.errors import AllocationError, UsageError
+from rankmap.topology import Allocation, Node, NodeTopology
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["MachineSpec", "load", "load_all", "machine_xml", "this_host", "this_host_allocation", "this_host_xml"]
+
+_COUNTED: Final = re.compile(r"(\d+)x(.+)", re.DOTALL)
+_SYNTHETIC: Final = "synthetic:"
+_MAX_NODES: Final = 100_000
+_ACCEPTED: Final = (
+    "a machine is an hwloc XML file (node.xml) or synthetic:DESCRIPTION (synthetic:pack:2 numa:2 core:8 pu:2), "
+    "with a node count in front if you like (4xnode.xml); there are no machine presets yet"
+)
+_THIS_HOST: Final = "this host"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec:
+    """What one ``--machine`` asks for: ``n_nodes`` nodes like ``name``."""
+
+    n_nodes: int
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> MachineSpec:
+        """Return the request that ``[Nx]NAME`` stands for; a file of exactly that name wins over a count.
+
+        Raises:
+            UsageError: The count is 0 or larger than any machine, or there is no name.
+        """
+        counted = _COUNTED.fullmatch(text)
+        if not text.strip() or "\0" in text:
+            msg = f"{text!r} names no machine"
+            raise UsageError(msg, hint=_ACCEPTED)
+        if counted is None or _exists(Path(text)):
+            return cls(n_nodes=1, name=text)
+        n_nodes = int(counted[1][:12])
+        if not 1 <= n_nodes <= _MAX_NODES:
+            msg = f"{text!r} asks for {counted[1]} nodes; an allocation has 1 to {_MAX_NODES}"
+            raise UsageError(msg, hint=f"write for example 4x{counted[2]}")
+        return cls(n_nodes=n_nodes, name=counted[2])
+
+    def __str__(self) -> str:
+        return f"{self.n_nodes}x{self.name}"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a synthetic description may be longer than any file name
+        return False
+
+
+def load(spec_text: str, *, environ: Mapping[str, str]) -> Allocation:
+    """Return the allocation that one ``[Nx]NAME`` describes; its hosts are called n0, n1, ...
+
+    Args:
+        spec_text: An hwloc XML file or ``synthetic:DESCRIPTION``, with a node count in front or not.
+        environ: Where RANKMAP_LIBHWLOC may name a libhwloc.
+
+    Raises:
+        UsageError: The text cannot be understood.
+        AllocationError: There is no such machine, or it cannot be read.
+    """
+    return load_all((spec_text,), environ=environ)
+
+
+def load_all(spec_texts: Iterable[str], *, environ: Mapping[str, str]) -> Allocation:
+    """Return the allocation of all these machines, one after the other; hosts are numbered through from n0.
+
+    Raises:
+        UsageError: A text cannot be understood.
+        AllocationError: There is no such machine, or it cannot be read.
+    """
+    shapes: dict[NodeTopology, int] = {}
+    nodes: list[Node] = []
+    for spec in [MachineSpec.parse(text) for text in spec_texts]:  # refuse bad text before reading any file
+        topology = parse(machine_xml(spec, environ=environ), source=spec.name)
+        shape_index = shapes.setdefault(topology, len(shapes))
+        nodes += [Node(host=f"n{len(nodes) + i}", shape_index=shape_index) for i in range(spec.n_nodes)]
+    return Allocation(shapes=tuple(shapes), nodes=tuple(nodes))
+
+
+def machine_xml(spec: MachineSpec, *, environ: Mapping[str, str]) -> str:
+    """Return one node of this machine as hwloc 2 XML.
+
+    Raises:
+        AllocationError: There is no such machine, or it cannot be read.
+    """
+    if spec.name.startswith(_SYNTHETIC):
+        return hwloc.synthetic_xml(spec.name.removeprefix(_SYNTHETIC), environ)
+    path = Path(spec.name)
+    if not _exists(path):
+        looks_like_file = path.suffix == ".xml" or path.name != spec.name
+        msg = f"there is no file {spec.name}" if looks_like_file else f"{spec.name!r} is no machine that rankmap knows"
+        raise AllocationError(msg, hint=_ACCEPTED)
+    return hwloc.file_xml(path, environ)
+
+
+def this_host_xml(environ: Mapping[str, str]) -> str:
+    """Return this host as hwloc 2 XML, with all its CPUs.
+
+    Raises:
+        AllocationError: There is no libhwloc, or it cannot read this host.
+    """
+    return hwloc.live_xml(environ)
+
+
+def this_host(environ: Mapping[str, str]) -> NodeTopology:
+    """Return this host; usable are the CPUs that its cgroup and this process's affinity mask both allow.
+
+    Raises:
+        AllocationError: There is no libhwloc, or it cannot read this host.
+    """
+    topology = parse(hwloc.live_xml(environ), source=_THIS_HOST)
+    return topology.restricted(CpuSet.of(os.sched_getaffinity(0)))
+
+
+def this_host_allocation(environ: Mapping[str, str]) -> Allocation:
+    """Return the allocation of this host alone, under its own name.
+
+    Raises:
+        AllocationError: There is no libhwloc, or it cannot read this host.
+    """
+    return Allocation.of(((socket.gethostname(), this_host(environ)),))

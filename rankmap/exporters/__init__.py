@@ -1,0 +1,1 @@
+"""What leaves rankmap as text: topologies and plans for people and for programs."""
