@@ -164,7 +164,7 @@ class Plan:
             "n_ranks": self.n_ranks,
             "request": self.spec.to_dict(),
             "notes": encode(self.notes),
-            "nodes": [encode(run) for run in _node_runs(self)],
+            "nodes": encode(_node_runs(self)),
             "layouts": encode(self.layouts),
             "shapes": shapes,
         }
@@ -225,23 +225,26 @@ class _PlanRecord:
     shapes: tuple[_Shape, ...]
 
 
-def _node_runs(plan: Plan) -> Iterator[_NodeRun]:
+def _node_runs(plan: Plan) -> tuple[_NodeRun, ...]:
     planned = {node.node_index: node for node in plan.nodes}
-    run: _NodeRun | None = None
-    hosts: list[str] = []
+    runs: list[tuple[_NodeRun, list[str]]] = []
     next_rank: int | None = None
     for i, node in enumerate(plan.allocation.nodes):
         here = planned.get(i)
-        layout, first_rank = (here.layout_index, here.first_rank) if here else (None, None)
-        alike = _NodeRun(hosts=(), shape=node.shape_index, gpu_ids=node.gpu_ids, layout=layout, first_rank=None)
-        if run is None or alike != replace(run, first_rank=None) or first_rank != next_rank:
-            if run is not None:
-                yield replace(run, hosts=tuple(hosts))
-            run, hosts = replace(alike, first_rank=first_rank), []
-        hosts.append(node.host)
-        next_rank = None if here is None else here.first_rank + len(plan.layouts[here.layout_index].ranks)
-    if run is not None:
-        yield replace(run, hosts=tuple(hosts))
+        run = _NodeRun(
+            hosts=(),
+            shape=node.shape_index,
+            gpu_ids=node.gpu_ids,
+            layout=here and here.layout_index,
+            first_rank=here and here.first_rank,
+        )
+        follows = bool(runs) and run.first_rank == next_rank
+        if follows and run == replace(runs[-1][0], first_rank=run.first_rank):
+            runs[-1][1].append(node.host)
+        else:
+            runs.append((run, [node.host]))
+        next_rank = here and here.first_rank + len(plan.layouts[here.layout_index].ranks)
+    return tuple(replace(run, hosts=tuple(hosts)) for run, hosts in runs)
 
 
 def _read(data: Json) -> Plan:

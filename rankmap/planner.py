@@ -94,8 +94,8 @@ def _sites(allocation: Allocation, spec: LayoutSpec) -> list[Site]:
     known = dict.fromkeys(node.host for node in allocation.nodes)
     for option, hosts in (("--hosts", spec.hosts), ("--exclude-hosts", spec.exclude_hosts)):
         if strange := [host for host in dict.fromkeys(hosts) if host not in known]:
-            there = f"the allocation has {fold(known)}" if known else "the allocation has no hosts"
-            problems.append(AllocationError(f"{option}: {fold(strange)} not in the allocation; {there}"))
+            there = fold(known) if known else "no hosts"
+            problems.append(AllocationError(f"{option} {fold(strange)}: not in the allocation, which has {there}"))
     wanted, excluded = set(spec.hosts or known), set(spec.exclude_hosts)
     used = [i for i, node in enumerate(allocation.nodes) if node.host in wanted and node.host not in excluded]
     if not used and not problems:
