@@ -235,15 +235,15 @@ def _node_runs(plan: Plan) -> tuple[_NodeRun, ...]:
             hosts=(),
             shape=node.shape_index,
             gpu_ids=node.gpu_ids,
-            layout=here and here.layout_index,
-            first_rank=here and here.first_rank,
+            layout=here.layout_index if here else None,
+            first_rank=here.first_rank if here else None,
         )
         follows = bool(runs) and run.first_rank == next_rank
         if follows and run == replace(runs[-1][0], first_rank=run.first_rank):
             runs[-1][1].append(node.host)
         else:
             runs.append((run, [node.host]))
-        next_rank = here and here.first_rank + len(plan.layouts[here.layout_index].ranks)
+        next_rank = here.first_rank + len(plan.layouts[here.layout_index].ranks) if here else None
     return tuple(replace(run, hosts=tuple(hosts)) for run, hosts in runs)
 
 
