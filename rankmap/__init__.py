@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rankmap.runtime.job import JobResult
     from rankmap.topology import Allocation, NodeTopology
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Allocation",
     "CpuSet",

@@ -6,11 +6,11 @@ import importlib
 import os
 import signal
 import sys
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from rankmap import __version__
 from rankmap.errors import RankmapError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(version=version("rankmap"), prog_name="rankmap")
+@click.version_option(version=__version__, prog_name="rankmap")
 def rankmap() -> None:
     """Put every MPI rank on the right cores and NUMA domain, start it through Dragon, and prove where it is.
 

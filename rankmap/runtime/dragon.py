@@ -9,7 +9,6 @@ that shows when it has changed.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +18,11 @@ from dragon.globalservices.process import multi_join
 from dragon.infrastructure.facts import PMIBackend
 from dragon.infrastructure.policy import Policy
 from dragon.native.machine import Node, System
-from dragon.native.process import ProcessTemplate
+from dragon.native.process import Process, ProcessTemplate
 from dragon.native.process_group import ProcessGroup
 
 from rankmap.errors import LaunchError
-from rankmap.runtime import quiet
+from rankmap.runtime import head, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -191,12 +190,9 @@ class Group:
         self._group.close(patience=_CLOSE_PATIENCE_S)
 
 
-def start_head(socket_path: str, *, python: str) -> None:
+def start_head(socket_path: str) -> None:
     """Start the head as a process of the runtime that this process is in; it reports to the socket by itself.
 
     A process of its own, because two processes with one Dragon identity would read each other's messages.
     """
-    from dragon.native.process import Process  # noqa: PLC0415 - only where a runtime is already there
-
-    head = Process(target=python, args=["-m", "rankmap.runtime.head", socket_path], cwd=os.getcwd())  # noqa: PTH109
-    head.start()
+    Process(target=head.main, args=(socket_path,)).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     from rankmap.runtime.libpmix import Libpmix
     from rankmap.runtime.session import ControlDirectory
 
-__all__ = ["InsideSession", "require_libpmix", "wait_until_read"]
+__all__ = ["InsideSession", "launcher_descriptors", "require_libpmix", "wait_until_read"]
 
 _END_GRACE_S = 5.0
 _FIONREAD = 0x541B
+_PIDFD_GETFD = 438  # the same number on every architecture since Linux 5.6
 _CHECK = "import ctypes, sys; ctypes.CDLL('libpmix.so').PMIx_Get_version"
 
 
@@ -37,6 +39,7 @@ class InsideSession:
         self._group = os.getpgid(0)
         self._before = set(processes_of_group(self._group))
         self.log: tuple[bytes, ...] = ()
+        self.output_descriptors = launcher_descriptors()
 
     @classmethod
     def start(cls, control: ControlDirectory) -> InsideSession:
@@ -44,7 +47,7 @@ class InsideSession:
         from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
 
         session = cls()
-        dragon.start_head(str(control.socket), python=sys.executable)
+        dragon.start_head(str(control.socket))
         return session
 
     def services(self, ranks: Collection[int]) -> list[int]:
@@ -94,6 +97,33 @@ def require_libpmix(libpmix: Libpmix, *, environ: Mapping[str, str]) -> None:
             f"  mkdir -p ~/.rankmap/lib && ln -sf {libpmix.path} ~/.rankmap/lib/libpmix.so\n"
             f"  export LD_LIBRARY_PATH=~/.rankmap/lib:{libpmix.path.parent}:$LD_LIBRARY_PATH",
         )
+
+
+def launcher_descriptors() -> tuple[int, int]:
+    """Return descriptors of the stdout and stderr that ``dragon`` itself was given, for the ranks' output.
+
+    What a process writes to its own stdout inside a runtime goes through Dragon's messages, at half a megabyte a
+    second. Where the launcher's own cannot be had (it is on another host, or the kernel forbids it), it is 1 and 2.
+
+    Source: pidfd_getfd(2); proc_pid_fd(5).
+    """
+    leader = os.getpgid(0)
+    return _descriptor_of(leader, 1), _descriptor_of(leader, 2)
+
+
+def _descriptor_of(pid: int, number: int) -> int:
+    with suppress(OSError):
+        pidfd = os.pidfd_open(pid)
+        copy = ctypes.CDLL(None).syscall(_PIDFD_GETFD, pidfd, number, 0)
+        os.close(pidfd)
+        if copy >= 0:
+            return int(copy)
+        # Opened anew, a terminal or a pipe is as good; a file is not: each opening has a position of its own.
+        path = f"/proc/{pid}/fd/{number}"
+        kind = Path(path).stat().st_mode
+        if stat.S_ISCHR(kind) or stat.S_ISFIFO(kind):
+            return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    return number
 
 
 def wait_until_read(fd: int, *, timeout_s: float) -> None:

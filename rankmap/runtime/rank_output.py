@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["RankOutput", "prepare_directory"]
 
 _READ_BYTES = 1 << 16
-_STDOUT, _STDERR = 1, 2
 
 
 @dataclass(slots=True)
@@ -56,16 +55,23 @@ class RankOutput:
         selector: The supervisor's; each stream is registered with its handler as data.
         options: Labels, or files.
         n_ranks: Ranks of the job; a single rank's output is passed on as it comes.
+        targets: File descriptors that take stdout and stderr.
         wake: Wakes the supervisor's loop from another thread.
     """
 
     def __init__(
-        self, selector: selectors.BaseSelector, options: OutputOptions, *, n_ranks: int, wake: Callable[[], None]
+        self,
+        selector: selectors.BaseSelector,
+        options: OutputOptions,
+        *,
+        n_ranks: int,
+        targets: tuple[int, int],
+        wake: Callable[[], None],
     ) -> None:
         self._selector = selector
         self._options = options
         self._n_ranks = n_ranks
-        self._outlets = {fd: Outlet(fd, wake) for fd in (_STDOUT, _STDERR)}
+        self._outlets = tuple(Outlet(fd, wake) for fd in targets)
         self._open: set[int] = set()
         self._paused: list[_Stream] = []
         self._streams: dict[int, _Stream] = {}
@@ -79,7 +85,7 @@ class RankOutput:
         if self._options.directory is not None:
             names = (self._options.directory / f"rank-{rank}.{end}" for end in ("out", "err"))
             return [os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666) for name in names]
-        return [self._pipe(rank, outlet) for outlet in self._outlets.values()]
+        return [self._pipe(rank, outlet) for outlet in self._outlets]
 
     def _pipe(self, rank: int, outlet: Outlet) -> int:
         read_end, write_end = os.pipe()
@@ -122,16 +128,16 @@ class RankOutput:
 
     def broken(self) -> OSError | None:
         """Return the error that writing to the caller ended with, if it did."""
-        return next((outlet.error for outlet in self._outlets.values() if outlet.error is not None), None)
+        return next((outlet.error for outlet in self._outlets if outlet.error is not None), None)
 
     def say(self, text: str) -> None:
         """Write rankmap's own words to stderr, between whole lines of the ranks."""
-        self._outlets[_STDERR].write(f"rankmap: {text}\n".encode())
+        self._outlets[1].write(f"rankmap: {text}\n".encode())
 
     def close(self) -> None:
         """Pass on what is left, and return when it is written."""
         for stream in list(self._streams.values()):
             stream.outlet.write(stream.lines.end())
             self._close(stream)
-        for outlet in self._outlets.values():
+        for outlet in self._outlets:
             outlet.close()

@@ -86,6 +86,7 @@ class Session:
     """
 
     ends_with_head = False
+    output_descriptors = (1, 2)
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process

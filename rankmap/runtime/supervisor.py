@@ -267,7 +267,14 @@ class Supervisor:
         plan = self.request.plan_for(allocation)
         self.plan = plan
         self.ranks = [_Rank(number) for number in range(plan.n_ranks)]
-        self.output = RankOutput(self.selector, self.request.output, n_ranks=plan.n_ranks, wake=self.wake)
+        assert self.session is not None  # noqa: S101
+        self.output = RankOutput(
+            self.selector,
+            self.request.output,
+            n_ranks=plan.n_ranks,
+            targets=self.session.output_descriptors,
+            wake=self.wake,
+        )
         starts = [
             (self.dragon_names[placement.host], list(placement.cpus or allocation.topology(0).usable))
             for placement in plan.ranks
