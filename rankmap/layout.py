@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from rankmap.codec import Json, decode, encode
 from rankmap.cpuset import CpuSet
 from rankmap.errors import UsageError
+from rankmap.hostlist import fold
 
 __all__ = ["LayoutSpec"]
 
@@ -64,9 +65,9 @@ class LayoutSpec:
         if self.reserve:
             words += ["--reserve", str(self.reserve)]
         if self.hosts:
-            words += ["--hosts", ",".join(self.hosts)]
+            words += ["--hosts", fold(self.hosts)]
         if self.exclude_hosts:
-            words += ["--exclude-hosts", ",".join(self.exclude_hosts)]
+            words += ["--exclude-hosts", fold(self.exclude_hosts)]
         return shlex.join(words)
 
     def counts(self) -> str:

@@ -70,7 +70,8 @@ def _nodes(count: int) -> str:
 
 
 def _fits(spec: LayoutSpec, sites: Sequence[Site]) -> bool:
-    return deal(spec, rooms(sites, cores_per_rank=spec.cores_per_rank)) is not None
+    kept = [site for site in sites if site.host not in spec.exclude_hosts]
+    return deal(spec, rooms(kept, cores_per_rank=spec.cores_per_rank)) is not None
 
 
 def _problems(spec: LayoutSpec, sites: Sequence[Site], room: Sequence[int]) -> Iterator[str]:
@@ -112,6 +113,9 @@ def _candidates(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]
             yield replace(spec, n_ranks=sum(room))
     else:
         least = min(room)
+        small = tuple(site.host for site, r in zip(sites, room, strict=True) if r < per_node)
+        if 0 < len(small) < len(sites):
+            yield replace(spec, exclude_hosts=spec.exclude_hosts + small)
         if n_ranks:
             yield replace(spec, ranks_per_node=nodes_taken(n_ranks, len(room)))
             yield replace(spec, n_ranks=per_node * len(room))
@@ -122,9 +126,10 @@ def _candidates(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]
         elif not least and any(room):
             yield replace(spec, ranks_per_node=None, n_ranks=min(n_ranks or per_node * len(room), sum(room)))
     yield from _fewer_cores(spec, sites)
-    yield replace(spec, oversubscribe=True)
+    shared = [replace(spec, oversubscribe=True)]
     if n_ranks and per_node:
-        yield replace(spec, ranks_per_node=nodes_taken(n_ranks, len(room)), oversubscribe=True)
+        shared.append(replace(spec, ranks_per_node=nodes_taken(n_ranks, len(room)), oversubscribe=True))
+    yield from (candidate for candidate in shared if not _fits(replace(candidate, oversubscribe=False), sites))
 
 
 def _fewer_cores(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]:

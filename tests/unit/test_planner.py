@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 
 from rankmap.cpuset import CpuSet
 from rankmap.errors import AllocationError, PlacementError, RankmapError
+from rankmap.hostlist import expand
 from rankmap.layout import LayoutSpec
 from rankmap.planner import plan
 from rankmap.topology import Allocation
@@ -103,7 +105,10 @@ def test_uneven_domains_are_named_with_their_widths() -> None:
                 "  n[0-1] (2 nodes): 4 free cores in 2 NUMA domains, a domain has 2 cores: "
                 "room for 2 ranks of 2 cores on each"
             ),
-            "these fit: -n 4 -c 2 --hosts n1,n0 | -n 6 -c 1 --hosts n1,n0 | -n 6 -c 2 --oversubscribe --hosts n1,n0",
+            (
+                "these fit: -n 4 -c 2 --hosts 'n[1,0]' | -n 6 -c 1 --hosts 'n[1,0]' | "
+                "-n 6 -c 2 --oversubscribe --hosts 'n[1,0]'"
+            ),
         ),
         (
             LayoutSpec(n_ranks=12, ranks_per_node=4),
@@ -232,7 +237,7 @@ def test_every_suggestion_fits() -> None:
     for spec in specs:
         if hint := _hint(nodes, spec):
             for text in hint.removeprefix("these fit: ").split(" | "):
-                words = text.split()
+                words = shlex.split(text)
                 numbers = {o: int(words[words.index(o) + 1]) for o in ("-n", "-N", "-c") if o in words}
                 near = replace(
                     spec,
@@ -240,6 +245,9 @@ def test_every_suggestion_fits() -> None:
                     ranks_per_node=numbers.get("-N"),
                     cores_per_rank=numbers.get("-c"),
                     oversubscribe="--oversubscribe" in words,
+                    exclude_hosts=expand(words[words.index("--exclude-hosts") + 1])
+                    if "--exclude-hosts" in words
+                    else (),
                 )
                 assert plan(nodes, near).n_ranks
 
