@@ -134,10 +134,8 @@ def synthetic_xml(description: str, environ: Mapping[str, str]) -> str:
     library = find(environ)
     with _topology(library) as topology:
         text = None
-        if (
-            "\0" not in description
-            and _call(library, "hwloc_topology_set_synthetic", topology, os.fsencode(description)) == 0
-        ):
+        data = description.encode("ascii", errors="replace").replace(b"\0", b"?")  # hwloc refuses "?"
+        if _call(library, "hwloc_topology_set_synthetic", topology, data) == 0:
             text = _loaded_xml(library, topology)
     if text is None:
         msg = f"hwloc does not understand the synthetic description {description!r}"

@@ -110,6 +110,7 @@ def _partitions(card: ET.Element | None, devices: list[Found], close: _Close) ->
         return []
     address = "" if card is None else card.get("pci_busid", "")
     facts = [infos(element) for api in ("nvml", *_APIS) for element in families.get(api, ())]
+    facts += [infos(device.element) for device in devices]  # what a device with tiles says once for all of them
     facts += [] if card is None else [infos(card)]
     model = _first(facts, "GPUModel") or _first(facts, "PCIDevice")
     memory_kib = next((int(_first(facts, name)) for name in _MEMORY_KIB if _first(facts, name)), 0)

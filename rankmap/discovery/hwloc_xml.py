@@ -1,7 +1,7 @@
 """hwloc 2 XML into a NodeTopology: the one parser that every topology comes through.
 
 Three facts that hwloc may leave open are settled here, so that nobody after has to ask: a PU outside any core is a
-core of its own, a machine without a NUMA domain is one domain, and every CPU has exactly one local domain.
+core of its own, a machine without a NUMA domain is one domain, and a CPU is local to one domain at most.
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ def _cores(tree: Tree, kinds: tuple[CpuKind, ...]) -> tuple[Core, ...]:
 
 
 def _numa_domains(tree: Tree, online: CpuSet) -> tuple[NumaDomain, ...]:
-    """Return the memory domains in topology order; exactly one domain is the local one of each CPU.
+    """Return the memory domains in topology order; of those with a CPU at most one is local.
+
+    None has a CPU whose memory the machine lacks or a cgroup does not allow.
 
     hwloc gives the memory beside a CPU's ordinary memory (HBM, CXL) the same CPUs as that, while Linux gives each
     CPU to one domain: the one of ordinary memory, and where that does not tell them apart the lowest numbered.
@@ -143,9 +145,11 @@ def _numa_domains(tree: Tree, online: CpuSet) -> tuple[NumaDomain, ...]:
     local: set[int] = set()
     claimed = CpuSet()
     for node in sorted(found, key=lambda node: (node.element.get("subtype") in _SPECIAL_MEMORY, _numa_index(node))):
-        if node.cpus() - claimed:
+        cpus = node.cpus()
+        # Memory far from every CPU has those of the machine, also the offline ones, which no other domain has.
+        if (cpus - claimed) & online or (cpus and cpus.isdisjoint(claimed)):
             local.add(_numa_index(node))
-            claimed |= node.cpus()
+            claimed |= cpus
     return tuple(
         NumaDomain(
             os_index=_numa_index(node),

@@ -13,7 +13,7 @@ from rankmap.cpuset import CpuSet
 from rankmap.hostlist import fold
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from rankmap.topology import Allocation, Gpu, NodeTopology, NumaDomain
 
@@ -103,26 +103,44 @@ def _kinds(shape: NodeTopology) -> list[str]:
 
 
 def _domains(shape: NodeTopology) -> str:
-    rows = [
-        {
-            "NUMA": str(domain.os_index),
-            "package": _where(domain.cpus, [(str(p.logical_index), p.cpus) for p in shape.packages]),
-            "cores": str(_usable_cores(domain, shape)),
-            "CPUs": str(domain.cpus & shape.usable) if domain.local else "",
-            "not usable": str(domain.cpus - shape.usable) if domain.local else "",
-            "memory": _size(domain.memory_bytes),
-            "GPUs": _ids(gpu_id for gpu_id, gpu in enumerate(shape.gpus) if domain.os_index in gpu.numa),
-            "NICs": " ".join(nic.name for nic in shape.nics if domain.os_index in nic.numa),
-            "remark": _remark(domain, shape),
-        }
-        for domain in shape.numa_domains
-    ]
+    homeless = shape.present
+    rows = []
+    for domain in shape.numa_domains:
+        inside = domain.cpus if domain.local else CpuSet()
+        homeless -= inside
+        rows.append(
+            {
+                "NUMA": str(domain.os_index),
+                "package": _packages_with(domain.cpus, shape),
+                "cores": _usable_cores(inside, shape) if inside else "",
+                "CPUs": str(inside & shape.usable),
+                "not usable": str(inside - shape.usable),
+                "memory": _size(domain.memory_bytes),
+                "GPUs": _ids(position for position, gpu in enumerate(shape.gpus) if domain.os_index in gpu.numa),
+                "NICs": " ".join(nic.name for nic in shape.nics if domain.os_index in nic.numa),
+                "remark": _remark(domain, shape),
+            }
+        )
+    if homeless & shape.usable:
+        rows.append(
+            dict.fromkeys(rows[0], "")
+            | {
+                "NUMA": "-",
+                "package": _packages_with(homeless & shape.usable, shape),
+                "cores": _usable_cores(homeless, shape),
+                "CPUs": str(homeless & shape.usable),
+                "remark": "no memory of their own",
+            }
+        )
     return _table(rows)
 
 
-def _usable_cores(domain: NumaDomain, shape: NodeTopology) -> int:
-    cpus = domain.cpus & shape.usable if domain.local else CpuSet()
-    return sum(not core.cpus.isdisjoint(cpus) for core in shape.cores)
+def _packages_with(cpus: CpuSet, shape: NodeTopology) -> str:
+    return " ".join(str(package.logical_index) for package in shape.packages if not package.cpus.isdisjoint(cpus))
+
+
+def _usable_cores(cpus: CpuSet, shape: NodeTopology) -> str:
+    return str(sum(not core.cpus.isdisjoint(cpus & shape.usable) for core in shape.cores))
 
 
 def _remark(domain: NumaDomain, shape: NodeTopology) -> str:
@@ -179,10 +197,6 @@ def _distance_lines(shape: NodeTopology) -> str:
     return _indented(
         tabulate(rows, headers=["NUMA", *names], tablefmt="plain", disable_numparse=True, stralign="right")
     )
-
-
-def _where(cpus: CpuSet, places: Sequence[tuple[str, CpuSet]]) -> str:
-    return " ".join(name for name, inside in places if not inside.isdisjoint(cpus))
 
 
 def _ids(numbers: Iterable[int]) -> str:

@@ -1,0 +1,46 @@
+"""Parts of the topology table that a golden file does not reach."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rankmap.cpuset import CpuSet
+from rankmap.exporters.topology import _size, as_json, table
+from rankmap.topology import Allocation
+from tests.topologies_made import made
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, ""), (512, ""), (1 << 20, "1 MiB"), (5 << 29, "2.5 GiB"), (125 << 30, "125 GiB"), (4 << 40, "4096 GiB")],
+)
+def test_size(size_bytes: int, text: str) -> None:
+    """Sizes are short; an unknown one is empty."""
+    assert text == _size(size_bytes)
+
+
+def test_nothing_usable_in_a_domain() -> None:
+    """A domain whose CPUs are all taken says so, and the CPUs stay visible."""
+    node = replace(made([[2], [2]]), usable=CpuSet.parse("0-1"))
+    text = table(Allocation.of((("a", node),)))
+    assert "usable: 2 of 4 CPUs; not usable (offline, or not allowed here): 2-3" in text
+    assert "no usable CPU" in text
+
+
+def test_text_ends_with_one_newline_and_has_no_trailing_blanks() -> None:
+    """Output is clean for diff and grep, and the same for the same input."""
+    allocation = Allocation.of((("a", made([[2], [2]])), ("b", made([[4]]))))
+    text = table(allocation)
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+    assert [line.rstrip() for line in text.splitlines()] == text.splitlines()
+    assert (text, as_json(allocation)) == (table(allocation), as_json(allocation))
+
+
+def test_cpus_without_memory() -> None:
+    """CPUs that are in no domain have a row of their own."""
+    node = made([[2], [2]])
+    text = table(Allocation.of((("a", replace(node, numa_domains=node.numa_domains[:1])),)))
+    assert "no memory of their own" in text
