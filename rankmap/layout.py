@@ -23,7 +23,7 @@ class LayoutSpec:
     Args:
         n_ranks: Ranks of the job (``-n``); None is what the other fields make it.
         ranks_per_node: Ranks on each node (``-N``); None deals the ranks evenly.
-        cores_per_rank: Cores of each rank (``-c``); None is as many as divide evenly.
+        cpus_per_rank: Cores of each rank (``-c``); None is as many as divide evenly.
         oversubscribe: Whether ranks may share cores when there are more ranks than room.
         reserve: PU os indices whose cores are kept free of ranks on every node.
         hosts: The only hosts to use; empty is all. The allocation's order is kept.
@@ -35,7 +35,7 @@ class LayoutSpec:
 
     n_ranks: int | None = None
     ranks_per_node: int | None = None
-    cores_per_rank: int | None = None
+    cpus_per_rank: int | None = None
     oversubscribe: bool = False
     reserve: CpuSet = CpuSet()
     hosts: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class LayoutSpec:
         counts = (
             ("-n", self.n_ranks, "a job has at least one rank"),
             ("-N", self.ranks_per_node, "a node of the job has at least one rank"),
-            ("-c", self.cores_per_rank, "a rank has at least one core"),
+            ("-c", self.cpus_per_rank, "a rank has at least one core"),
         )
         problems = [f"{option} {count}: {why}" for option, count, why in counts if count is not None and count < 1]
         problems += [
@@ -57,7 +57,7 @@ class LayoutSpec:
     def __str__(self) -> str:
         """Return the options that ask for this layout, quoted for a shell; "" when nothing is asked."""
         words: list[str] = []
-        for option, count in (("-n", self.n_ranks), ("-N", self.ranks_per_node), ("-c", self.cores_per_rank)):
+        for option, count in (("-n", self.n_ranks), ("-N", self.ranks_per_node), ("-c", self.cpus_per_rank)):
             if count is not None:
                 words += [option, str(count)]
         if self.oversubscribe:

@@ -33,7 +33,7 @@ def plan(allocation: Allocation, spec: LayoutSpec) -> Plan:
             the hint the nearest requests that fit.
     """
     sites = _sites(allocation, spec)
-    counts = deal(spec, rooms(sites, cores_per_rank=spec.cores_per_rank))
+    counts = deal(spec, rooms(sites, cpus_per_rank=spec.cpus_per_rank))
     if counts is None:
         raise refusal(spec, sites)
     layout_index: dict[tuple[int, int], int] = {}
@@ -52,7 +52,7 @@ def plan(allocation: Allocation, spec: LayoutSpec) -> Plan:
     layouts: list[NodeLayout] = []
     notes: list[str] = []
     for (shape_index, count), like in zip(layout_index, members, strict=True):
-        blocks = arrange(like[0].domains, n_ranks=count, cores_per_rank=spec.cores_per_rank)
+        blocks = arrange(like[0].domains, n_ranks=count, cpus_per_rank=spec.cpus_per_rank)
         ranks = _local_placements(allocation.shapes[shape_index], blocks)
         layouts.append(NodeLayout(shape_index=shape_index, ranks=ranks))
         use = LayoutUse(

@@ -19,7 +19,7 @@ __all__ = ["layout_options"]
 _OPTIONS = (
     click.option("-n", "--np", "n_ranks", type=int, metavar="N", help="Ranks of the job."),
     click.option("-N", "--ppn", "ranks_per_node", type=int, metavar="N", help="Ranks on each node."),
-    click.option("-c", "--cpus-per-rank", "cores_per_rank", type=int, metavar="N", help="Cores of each rank."),
+    click.option("-c", "--cpus-per-rank", "cpus_per_rank", type=int, metavar="N", help="Cores of each rank."),
     click.option("--oversubscribe", is_flag=True, help="Allow more ranks than cores."),
     click.option("--reserve", default="", metavar="LIST", help="CPUs to keep free of ranks, such as 0,64."),
     click.option("--hosts", multiple=True, metavar="LIST", help="Use only these hosts, such as n[0-3],n7."),
@@ -38,7 +38,7 @@ def layout_options(command: Callable[..., Any]) -> Callable[..., Any]:
         *,
         n_ranks: int | None,
         ranks_per_node: int | None,
-        cores_per_rank: int | None,
+        cpus_per_rank: int | None,
         oversubscribe: bool,
         reserve: str,
         hosts: tuple[str, ...],
@@ -48,7 +48,7 @@ def layout_options(command: Callable[..., Any]) -> Callable[..., Any]:
         spec = LayoutSpec(
             n_ranks=n_ranks,
             ranks_per_node=ranks_per_node,
-            cores_per_rank=cores_per_rank,
+            cpus_per_rank=cpus_per_rank,
             oversubscribe=oversubscribe,
             reserve=CpuSet.parse(reserve),
             hosts=_host_names(hosts),

@@ -7,6 +7,7 @@ well-formed file that libhwloc refuses is offered again in hwloc 2's own form.
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
@@ -53,12 +54,26 @@ def readings(path: Path) -> Iterator[bytes]:
     if not any(element.get("type") == "PU" for element in root.iter("object")):
         msg = f"{path} describes no PU (processing unit), so no rank can be placed on it"
         raise AllocationError(msg, hint=_HINT)
+    for element in root.iter("object"):
+        flaw = _flaw(element)
+        if flaw:
+            msg = f"{path} is damaged: a {element.get('type')} object {flaw}"
+            raise AllocationError(msg, hint=_HINT)
     major = root.get("version", "1.0").partition(".")[0]
     if major == "3":  # libhwloc up to 2.x refuses the version; apart from it and two details the format is the same
         _downgrade(root)
     else:
         yield data
     yield _serialise(root)
+
+
+def _flaw(element: ET.Element) -> str:
+    """Return what is wrong with an object that libhwloc 2.7 to 2.9 would hang on or crash of; "" if nothing."""
+    os_index = element.get("os_index", "")
+    if element.get("type") in {"PU", "NUMANode"} and not re.fullmatch(r"[0-9]{1,5}", os_index):
+        return f"has the os_index {os_index!r}"  # Linux numbers CPUs below 8192 and memory nodes below 1024
+    complete = [f"complete_{name}" for name in ("cpuset", "nodeset") if name in element.attrib]
+    return next((f"has no {name}" for name in complete if not element.get(name)), "")
 
 
 def _content(path: Path) -> bytes:

@@ -30,10 +30,10 @@ class Site:
     domains: tuple[Domain, ...]
 
 
-def rooms(sites: Sequence[Site], *, cores_per_rank: int | None) -> tuple[int, ...]:
+def rooms(sites: Sequence[Site], *, cpus_per_rank: int | None) -> tuple[int, ...]:
     """Return how many ranks of that many cores (of one, when None) every site holds."""
     by_shape = {site.shape_index: site.domains for site in sites}
-    room = {shape: capacity(domains, cores_per_rank=cores_per_rank) for shape, domains in by_shape.items()}
+    room = {shape: capacity(domains, cpus_per_rank=cpus_per_rank) for shape, domains in by_shape.items()}
     return tuple(room[site.shape_index] for site in sites)
 
 

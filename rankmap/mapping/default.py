@@ -26,12 +26,12 @@ Place = tuple["FreeCore", ...]
 """Neighbouring cores that a rank's cores are taken from: one domain, or several that are each too small."""
 
 
-def capacity(domains: Sequence[Domain], *, cores_per_rank: int | None) -> int:
+def capacity(domains: Sequence[Domain], *, cpus_per_rank: int | None) -> int:
     """Return how many ranks of that many cores (of one, when None) the domains hold without sharing a core."""
-    return sum(len(place) // (cores_per_rank or 1) for place in _places(domains, cores_per_rank or 1))
+    return sum(len(place) // (cpus_per_rank or 1) for place in _places(domains, cpus_per_rank or 1))
 
 
-def arrange(domains: Sequence[Domain], *, n_ranks: int, cores_per_rank: int | None) -> tuple[tuple[FreeCore, ...], ...]:
+def arrange(domains: Sequence[Domain], *, n_ranks: int, cpus_per_rank: int | None) -> tuple[tuple[FreeCore, ...], ...]:
     """Return the cores of every local rank, in local-rank order.
 
     No core is in two ranks unless there are more ranks than ``capacity``.
@@ -39,17 +39,17 @@ def arrange(domains: Sequence[Domain], *, n_ranks: int, cores_per_rank: int | No
     Raises:
         ValueError: Not even one rank has room.
     """
-    wanted = cores_per_rank or 1
+    wanted = cpus_per_rank or 1
     places = _places(domains, wanted)
     if n_ranks > sum(len(place) // wanted for place in places):
         return _go_round(places, n_ranks, wanted)
     if n_ranks < len(domains):
         groups = [tuple(domains[i] for i in group) for group in _domain_groups(domains, n_ranks)]
-        if cores_per_rank is None:
+        if cpus_per_rank is None:
             return tuple(_flat(group) for group in groups)
         if all(sum(map(len, group)) >= wanted for group in groups):
             return tuple(_narrowest(group, wanted) for group in groups)
-    return _side_by_side(places, n_ranks, cores_per_rank)
+    return _side_by_side(places, n_ranks, cpus_per_rank)
 
 
 def _flat(domains: Iterable[Domain]) -> Place:
@@ -103,15 +103,15 @@ def _narrowest(domains: Sequence[Domain], wanted: int) -> Place:
     return _flat(domains[start : start + width])[:wanted]
 
 
-def _side_by_side(places: Sequence[Place], n_ranks: int, cores_per_rank: int | None) -> tuple[Place, ...]:
-    wanted = cores_per_rank or 1
+def _side_by_side(places: Sequence[Place], n_ranks: int, cpus_per_rank: int | None) -> tuple[Place, ...]:
+    wanted = cpus_per_rank or 1
     sizes = [len(place) for place in places]
     room = [size // wanted for size in sizes]
     counts = proportional(n_ranks, weights=sizes, low=[0] * len(places), high=room)
     ranks: list[Place] = []
     for place, count in zip(places, counts, strict=True):
         if count:
-            ranks += _blocks(place, count, cores_per_rank or len(place) // count)
+            ranks += _blocks(place, count, cpus_per_rank or len(place) // count)
     return tuple(ranks)
 
 

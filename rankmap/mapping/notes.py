@@ -33,8 +33,8 @@ class LayoutUse:
 def layout_notes(spec: LayoutSpec, use: LayoutUse) -> Iterator[str]:
     """Yield what there is to say about one layout, the same for all of its hosts."""
     spanning = [i for i, local in enumerate(use.ranks) if len(local.numa) > 1]
-    if spec.cores_per_rank and spanning:
-        yield f"{_who(use, spanning)} (asked: -c {spec.cores_per_rank}, {domain_sizes(use.domains)})"
+    if spec.cpus_per_rank and spanning:
+        yield f"{_who(use, spanning)} (asked: -c {spec.cpus_per_rank}, {domain_sizes(use.domains)})"
     n_cores = sum(map(len, use.domains))
     each = "each of " * (len(use.hosts) > 1)
     taken = {core.cpus for block in use.blocks for core in block}

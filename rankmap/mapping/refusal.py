@@ -24,7 +24,7 @@ _MAX_SHAPES = 8
 
 def refusal(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
     """Return the error for a request that ``deal`` found no room for."""
-    room = rooms(sites, cores_per_rank=spec.cores_per_rank)
+    room = rooms(sites, cpus_per_rank=spec.cpus_per_rank)
     lines = list(_problems(spec, sites, room))
     shapes = dict.fromkeys(site.shape_index for site in sites)
     for shape in list(shapes)[:_MAX_SHAPES]:
@@ -71,15 +71,15 @@ def _nodes(count: int) -> str:
 
 def _fits(spec: LayoutSpec, sites: Sequence[Site]) -> bool:
     kept = [site for site in sites if site.host not in spec.exclude_hosts]
-    return deal(spec, rooms(kept, cores_per_rank=spec.cores_per_rank)) is not None
+    return deal(spec, rooms(kept, cpus_per_rank=spec.cpus_per_rank)) is not None
 
 
 def _problems(spec: LayoutSpec, sites: Sequence[Site], room: Sequence[int]) -> Iterator[str]:
     n_ranks, per_node = spec.n_ranks, spec.ranks_per_node
     asked = spec.counts()
-    each = f" of {cores(spec.cores_per_rank)}" if spec.cores_per_rank else ""
+    each = f" of {cores(spec.cpus_per_rank)}" if spec.cpus_per_rank else ""
     if not any(room):
-        what = f"{spec.cores_per_rank} free cores" if spec.cores_per_rank else "a free core"
+        what = f"{spec.cpus_per_rank} free cores" if spec.cpus_per_rank else "a free core"
         yield f"{asked}: no node has {what}" if asked else f"no node has {what}"
         return
     if per_node is None:
@@ -100,13 +100,13 @@ def _there_is(spec: LayoutSpec, domains: Sequence[Domain], hosts: Sequence[str],
         return f"{name}: no free core"
     free = f"{sum(map(len, domains))} free core{'s' * (sum(map(len, domains)) != 1)}"
     numa = f"{len(domains)} NUMA domains, {domain_sizes(domains)}" if len(domains) > 1 else "1 NUMA domain"
-    each = f" of {cores(spec.cores_per_rank)}" if spec.cores_per_rank else ""
+    each = f" of {cores(spec.cpus_per_rank)}" if spec.cpus_per_rank else ""
     fits = f"room for {_ranks(room)}{each}{' on each' * (len(hosts) > 1)}" if room else f"no room for a rank{each}"
     return f"{name}: {free} in {numa}: {fits}"
 
 
 def _candidates(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]:
-    room = rooms(sites, cores_per_rank=spec.cores_per_rank)
+    room = rooms(sites, cpus_per_rank=spec.cpus_per_rank)
     n_ranks, per_node = spec.n_ranks, spec.ranks_per_node
     if per_node is None:
         if sum(room):
@@ -135,15 +135,15 @@ def _candidates(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]
 def _fewer_cores(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]:
     """Yield the request with the most cores per rank that fit; with fewer ranks too where no node has the cores."""
     widest = max(sum(map(len, site.domains)) for site in sites)
-    for fewer in range(min((spec.cores_per_rank or 1) - 1, widest), 0, -1):
-        candidate = replace(spec, cores_per_rank=fewer)
+    for fewer in range(min((spec.cpus_per_rank or 1) - 1, widest), 0, -1):
+        candidate = replace(spec, cpus_per_rank=fewer)
         if _fits(candidate, sites):
             yield candidate
             break
-    if spec.cores_per_rank and spec.cores_per_rank > widest > 0:
+    if spec.cpus_per_rank and spec.cpus_per_rank > widest > 0:
         yield replace(
             spec,
-            cores_per_rank=widest,
+            cpus_per_rank=widest,
             ranks_per_node=None,
-            n_ranks=sum(rooms(sites, cores_per_rank=widest)),
+            n_ranks=sum(rooms(sites, cpus_per_rank=widest)),
         )

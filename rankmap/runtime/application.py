@@ -62,7 +62,7 @@ def resolve(
     return Application(path=str(path), argv=tuple(argv), cwd=str(cwd), set_env=dict(set_env))
 
 
-def with_env(application: Application, extra: Mapping[str, str]) -> Application:
+def with_env(application: Application, extra: Mapping[str, str | None]) -> Application:
     """Return the same application with these variables too; what the user set wins."""
     return replace(application, set_env={**extra, **application.set_env})
 

@@ -12,7 +12,14 @@ from rankmap.runtime.inside import InsideSession, require_libpmix
 from rankmap.runtime.job import JobRequest, JobResult, OutputOptions, Verify
 from rankmap.runtime.libpmix import find_libpmix
 from rankmap.runtime.rank_output import prepare_directory
-from rankmap.runtime.session import ControlDirectory, Session, dragon_command, in_runtime
+from rankmap.runtime.session import (
+    ControlDirectory,
+    Session,
+    dragon_command,
+    in_runtime,
+    restored,
+    runtime_environment,
+)
 from rankmap.runtime.supervisor import Supervisor
 from rankmap.topology import Allocation
 
@@ -96,11 +103,13 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         def start() -> Session | InsideSession:
             if inside:
                 return InsideSession.start(control)
-            return Session.start(control, environ=environ, library_dirs=library_dirs)
+            return Session.start(
+                control, environ=runtime_environment(environ, control=control, library_dirs=library_dirs)
+            )
 
         request = JobRequest(
             plan_for=plan_for,
-            application=application.with_env(resolved, use.set_env),
+            application=application.with_env(resolved, {**({} if inside else restored(environ)), **use.set_env}),
             host=host,
             topology=topology,
             backend=use.pmi,

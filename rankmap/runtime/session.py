@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     from rankmap.runtime.libpmix import Libpmix
 
-__all__ = ["ControlDirectory", "Session", "dragon_command", "in_runtime"]
+__all__ = [
+    "ControlDirectory",
+    "Session",
+    "dragon_command",
+    "in_runtime",
+    "processes_of_group",
+    "restored",
+    "runtime_environment",
+]
 
 _LOG_LINES = 200
 _UNIX_PATH_BYTES = 100
@@ -48,6 +56,39 @@ def dragon_command(environ: Mapping[str, str]) -> Path:
         msg = f"the Dragon runtime is not installed: no dragon beside {sys.executable} nor on PATH"
         raise RuntimeUnusableError(msg, hint="pip install dragonhpc")
     return Path(found)
+
+
+def runtime_environment(
+    environ: Mapping[str, str], *, control: ControlDirectory, library_dirs: tuple[str, ...]
+) -> dict[str, str]:
+    """Return the environment for Dragon: the user's, with what Dragon and the head need on top.
+
+    The ranks get the user's values of the variables that this changes (``restored``).
+    """
+    command = dragon_command(environ)
+    package = Path(__file__).parents[2]
+    return {
+        **environ,
+        # Dragon calls its own helpers (dragon-config, ...) by name.
+        "PATH": f"{command.parent}:{environ.get('PATH', os.defpath)}",
+        "LD_LIBRARY_PATH": _joined(*library_dirs, environ.get("LD_LIBRARY_PATH")),
+        # rankmap itself, also where it is not installed but run from a checkout.
+        "PYTHONPATH": _joined(str(package), environ.get("PYTHONPATH")),
+        # What Dragon and its PMIx server make there goes with the control directory, however they end.
+        "TMPDIR": str(control.path),
+    }
+
+
+def restored(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the variables that ``runtime_environment`` changes, as the ranks get them back.
+
+    LD_LIBRARY_PATH is not among them: Dragon puts a directory of its own in front for the ranks.
+    """
+    return {name: environ.get(name) for name in ("PATH", "PYTHONPATH", "TMPDIR")}
+
+
+def _joined(*parts: str | None) -> str:
+    return ":".join(part for part in parts if part)
 
 
 class ControlDirectory:
@@ -95,26 +136,20 @@ class Session:
         self._shared_memory: set[str] = set()
 
     @classmethod
-    def start(cls, control: ControlDirectory, *, environ: Mapping[str, str], library_dirs: tuple[str, ...]) -> Session:
-        """Start ``dragon -s`` with the head; return at once.
+    def start(cls, control: ControlDirectory, *, environ: Mapping[str, str]) -> Session:
+        """Start ``dragon -s`` with the head, in this environment; return at once.
 
-        Raises:
-            RuntimeUnusableError: There is no dragon.
+        Its working directory is the control directory: Dragon's dictionary leaves a file in it when it is killed.
         """
-        command = dragon_command(environ)
-        env = dict(environ)
-        # Dragon calls its own helpers (dragon-config, ...) by name.
-        env["PATH"] = f"{command.parent}:{environ.get('PATH', os.defpath)}"
-        old = environ.get("LD_LIBRARY_PATH")
-        env["LD_LIBRARY_PATH"] = ":".join((*library_dirs, *([old] if old else [])))
         head = [sys.executable, "-m", "rankmap.runtime.head", str(control.socket)]
         # process_group: a session leader makes Dragon hang, and Ctrl-C must reach rankmap only.
         process = subprocess.Popen(
-            [str(command), "-s", *head],
+            [str(dragon_command(environ)), "-s", *head],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=env,
+            env=dict(environ),
+            cwd=control.path,
             process_group=0,
         )
         assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe

@@ -47,6 +47,10 @@ _OUTPUT_GRACE_S = 2.0
 _FINISH_TIMEOUT_S = 60.0
 # When running ranks are looked at: soon, and once more when their MPI library has made its threads.
 _LOOKS_S = (0.3, 2.0)
+# A thread counts as outside its place when it is there in so many looks in a row, so far apart: MPI_Init may move
+# its thread over all CPUs for a moment (hwloc's x86 back end reads CPUID on each).
+_LOOKS_TO_CONFIRM = 3
+_CONFIRM_S = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -96,6 +100,7 @@ class Supervisor:
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._signals: list[int] = []
+        self.said: set[str] = set()
         self.output: RankOutput | None = None
 
     def run(self) -> JobResult:
@@ -338,7 +343,9 @@ class Supervisor:
         ]
         if self.request.verify is Verify.WARN:
             for line in lines:
-                self.say(line)
+                if line not in self.said:
+                    self.say(line)
+            self.said.update(lines)
             return
         shown = "\n  ".join(lines[:10] + ([f"... and {len(lines) - 10} more"] if len(lines) > 10 else []))  # noqa: PLR2004
         self._end(
@@ -402,15 +409,23 @@ class Supervisor:
                     for delay_s in _LOOKS_S if self.request.verify is not Verify.OFF else ():
                         self._after(delay_s, self._look)
 
-    def _look(self) -> None:
-        """Look at the threads of the ranks that run."""
+    def _look(self, earlier: tuple[frozenset[int], ...] = ()) -> None:
+        """Look at the threads of the ranks that run; ``earlier`` are the ranks found wrong in the looks before."""
         if self.outcome is not None:
             return
+        before = {rank.number: rank.seen for rank in self.ranks}
         for rank in self.ranks:
             if rank.seen is not None and not rank.ended:
                 rank.seen = replace(rank.seen, threads=threads_of(rank.seen.pid) or rank.seen.threads)
         report = self.report()
-        if report.verdict is Verdict.MISMATCH:
+        looks = (*earlier, frozenset(number for number, _ in report.errors()))
+        if report.verdict is not Verdict.MISMATCH:
+            return
+        if len(looks) < _LOOKS_TO_CONFIRM:
+            for rank in self.ranks:  # not yet more than a suspicion
+                rank.seen = before[rank.number]
+            self._after(_CONFIRM_S, lambda: self._look(looks))
+        elif frozenset.intersection(*looks):
             self._complain(report)
 
     def _on_rank_end(self, rank: _Rank) -> None:

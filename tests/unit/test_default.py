@@ -8,9 +8,9 @@ from rankmap.mapping.default import arrange, capacity
 from tests.topologies_made import made
 
 
-def _arranged(cores: list[list[int]], n_ranks: int, cores_per_rank: int | None = None) -> list[str]:
+def _arranged(cores: list[list[int]], n_ranks: int, cpus_per_rank: int | None = None) -> list[str]:
     domains = free_domains(made(cores), reserve=CpuSet())
-    blocks = arrange(domains, n_ranks=n_ranks, cores_per_rank=cores_per_rank)
+    blocks = arrange(domains, n_ranks=n_ranks, cpus_per_rank=cpus_per_rank)
     return [str(CpuSet.of(cpu for core in block for cpu in core.cpus)) for block in blocks]
 
 
@@ -99,4 +99,4 @@ def test_more_ranks_than_room_go_round(
 )
 def test_capacity_counts_ranks_that_share_nothing(cores: list[list[int]], width: int | None, expected: int) -> None:
     """A domain holds as many ranks as its cores make; domains that are too small count together, per package."""
-    assert expected == capacity(free_domains(made(cores), reserve=CpuSet()), cores_per_rank=width)
+    assert expected == capacity(free_domains(made(cores), reserve=CpuSet()), cpus_per_rank=width)

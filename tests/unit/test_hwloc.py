@@ -36,6 +36,10 @@ BAD_FILES = {
     "no PU": MINIMAL.replace('type="PU"', 'type="Core"'),
     "nothing": '<topology version="2.0"/>',
     "no CPU sets": re.sub(r'(complete_|allowed_)?cpuset="0x1"', "", MINIMAL),
+    "a PU of no number": MINIMAL.replace('type="PU" os_index="0"', 'type="PU" os_index="-1"'),
+    "a PU of any number": MINIMAL.replace('type="PU" os_index="0"', 'type="PU" os_index="99999999999999999999"'),
+    "a PU of no complete set": MINIMAL.replace(' complete_cpuset="0x1"', ""),
+    "a domain of no number": MINIMAL.replace('type="NUMANode" os_index="0"', 'type="NUMANode"'),
     "hwloc 9": MINIMAL.replace('"2.0"', '"9.0"'),
 }
 

@@ -9,7 +9,7 @@ from rankmap.layout import LayoutSpec
 FULL = LayoutSpec(
     n_ranks=20,
     ranks_per_node=4,
-    cores_per_rank=2,
+    cpus_per_rank=2,
     oversubscribe=True,
     reserve=CpuSet.parse("0,64"),
     hosts=("a", "b"),
@@ -46,7 +46,7 @@ def test_a_count_below_one_is_refused_by_its_option(count: int) -> None:
 def test_all_bad_counts_are_named_at_once() -> None:
     """A user corrects a request once, not option by option."""
     with pytest.raises(UsageError) as refused:
-        LayoutSpec(n_ranks=0, ranks_per_node=0, cores_per_rank=0)
+        LayoutSpec(n_ranks=0, ranks_per_node=0, cpus_per_rank=0)
 
     assert [line.split()[0] for line in refused.value.message.splitlines()] == ["-n", "-N", "-c"]
 

@@ -29,7 +29,7 @@ def _spec(text: str) -> str:
     "spec",
     [
         LayoutSpec(),
-        LayoutSpec(n_ranks=3, ranks_per_node=2, cores_per_rank=4, oversubscribe=True),
+        LayoutSpec(n_ranks=3, ranks_per_node=2, cpus_per_rank=4, oversubscribe=True),
         LayoutSpec(reserve=CpuSet.parse("0-3,8"), hosts=("a", "b7"), exclude_hosts=("c",)),
     ],
 )

@@ -49,15 +49,15 @@ def test_reserved_cores_are_free_of_ranks() -> None:
     ("spec", "notes"),
     [
         (
-            LayoutSpec(n_ranks=1, cores_per_rank=6, hosts=("n0",)),
+            LayoutSpec(n_ranks=1, cpus_per_rank=6, hosts=("n0",)),
             ("rank 0 spans NUMA domains 0,1 (asked: -c 6, a domain has 4 cores)", "26 of 32 cores on n0 stay idle"),
         ),
         (
-            LayoutSpec(n_ranks=4, cores_per_rank=8, hosts=("n1",)),
+            LayoutSpec(n_ranks=4, cpus_per_rank=8, hosts=("n1",)),
             ("ranks 0-3 span 2 NUMA domains each (asked: -c 8, a domain has 4 cores)",),
         ),
         (
-            LayoutSpec(ranks_per_node=1, cores_per_rank=8),
+            LayoutSpec(ranks_per_node=1, cpus_per_rank=8),
             (
                 "local rank 0 on each of n[0-1] spans NUMA domains 0,1 (asked: -c 8, a domain has 4 cores)",
                 "24 of 32 cores on each of n[0-1] stay idle",
@@ -80,7 +80,7 @@ def test_uneven_domains_are_named_with_their_widths() -> None:
     """Where domains differ, the note has the range."""
     uneven = made([[3, 5], [8]])
 
-    notes = plan(allocation(uneven), LayoutSpec(n_ranks=2, cores_per_rank=7)).notes
+    notes = plan(allocation(uneven), LayoutSpec(n_ranks=2, cpus_per_rank=7)).notes
 
     assert notes[0] == "rank 0 spans NUMA domains 0,1 (asked: -c 7, domains have 3 to 8 cores)"
 
@@ -98,7 +98,7 @@ def test_uneven_domains_are_named_with_their_widths() -> None:
             "these fit: -n 8 | -n 10 --oversubscribe",
         ),
         (
-            LayoutSpec(n_ranks=6, cores_per_rank=2, hosts=("n1", "n0")),
+            LayoutSpec(n_ranks=6, cpus_per_rank=2, hosts=("n1", "n0")),
             PlacementError,
             (
                 "-n 6 -c 2: 6 ranks of 2 cores do not fit on 2 nodes with room for 4\n"
@@ -129,7 +129,7 @@ def test_uneven_domains_are_named_with_their_widths() -> None:
             "these fit: -N 4 | -N 5 --oversubscribe",
         ),
         (
-            LayoutSpec(cores_per_rank=5),
+            LayoutSpec(cpus_per_rank=5),
             PlacementError,
             (
                 "-c 5: no node has 5 free cores\n"
@@ -229,7 +229,7 @@ def test_every_suggestion_fits() -> None:
     """A user who copies a suggestion gets a plan."""
     nodes = allocation(QUAD, NODE, made([[3, 8], [1]]))
     specs = [
-        LayoutSpec(n_ranks=n, ranks_per_node=p, cores_per_rank=c)
+        LayoutSpec(n_ranks=n, ranks_per_node=p, cpus_per_rank=c)
         for n in (None, 50, 90)
         for p in (None, 9, 60)
         for c in (None, 2, 30, 90)
@@ -243,7 +243,7 @@ def test_every_suggestion_fits() -> None:
                     spec,
                     n_ranks=numbers.get("-n"),
                     ranks_per_node=numbers.get("-N"),
-                    cores_per_rank=numbers.get("-c"),
+                    cpus_per_rank=numbers.get("-c"),
                     oversubscribe="--oversubscribe" in words,
                     exclude_hosts=expand(words[words.index("--exclude-hosts") + 1])
                     if "--exclude-hosts" in words

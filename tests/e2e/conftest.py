@@ -1,0 +1,127 @@
+"""Running rankmap as a user does, under the real Dragon runtime, and seeing that nothing of it is left."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+CHECKOUT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+RANKMAP = str(BIN / "rankmap")
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - looked at, nothing is made there
+LIMIT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A command that has ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def last_line(self) -> str:
+        """Return the last line on stderr, where the verdict belongs."""
+        return self.stderr.splitlines()[-1] if self.stderr else ""
+
+
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return this environment with more cores' worth of ranks allowed to yield, and the given variables."""
+    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **extra}
+
+
+def run(*command: str, env: Mapping[str, str] | None = None, stdin: str = "", cwd: Path = CHECKOUT) -> Done:
+    """Run a command to its end, outputs to files (a pipe could be held open by what it leaves behind)."""
+    start_s = time.monotonic()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as into:
+        into.write(stdin.encode())
+        into.seek(0)
+        done = subprocess.run(
+            command,
+            stdin=into,
+            stdout=out,
+            stderr=err,
+            env=environment(env or {}),
+            cwd=cwd,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        seconds = time.monotonic() - start_s
+        out.seek(0)
+        err.seek(0)
+        return Done(
+            status=done.returncode,
+            stdout=out.read().decode(errors="replace"),
+            stderr=err.read().decode(errors="replace"),
+            seconds=seconds,
+        )
+
+
+@pytest.fixture
+def rankmap() -> Callable[..., Done]:
+    """Return a function that runs ``rankmap`` with these arguments."""
+
+    def call(*args: str, env: Mapping[str, str] | None = None, stdin: str = "", cwd: Path = CHECKOUT) -> Done:
+        return run(RANKMAP, *args, env=env, stdin=stdin, cwd=cwd)
+
+    return call
+
+
+def traces() -> set[str]:
+    """Return what a job could leave: shared memory, files in the temporary directory, processes of a runtime."""
+    found = {str(path) for folder in (SHARED_MEMORY, tempfile.gettempdir()) for path in Path(folder).iterdir()}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                ended = " Z " in (entry / "stat").read_text()
+            except OSError:
+                continue
+            if ("dragon" in command or "rankmap" in command) and not ended and int(entry.name) != os.getpid():
+                found.add(f"process {entry.name}: {command}")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test of the runtime leaves the machine and the working directory as it found them."""
+    if request.node.get_closest_marker("dragon") is None:
+        yield
+        return
+    before, files = traces(), set(CHECKOUT.iterdir())
+    yield
+    left = {trace for trace in traces() - before if "pytest-of-" not in trace}
+    assert set() == left
+    assert set() == set(CHECKOUT.iterdir()) - files - {CHECKOUT / ".coverage"}
+
+
+@pytest.fixture(scope="session")
+def mpi_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with the C examples, built; skip where there is no C compiler."""
+    compiler = subprocess.run(["sh", "-c", "command -v cc"], capture_output=True, check=False)
+    if compiler.returncode != 0:
+        pytest.skip("no C compiler: the C examples cannot be built")
+    folder = tmp_path_factory.mktemp("mpi_programs")
+    for name in ("hello_affinity", "bench_mpi"):
+        source = CHECKOUT / "mpi_examples" / f"{name}.c"
+        subprocess.run([str(BIN / "mpicc"), "-O2", "-o", str(folder / name), str(source)], check=True)
+    return folder
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident set of any process that this one has waited for."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

@@ -1,0 +1,55 @@
+"""Fault injection for test_launch.py: with RANKMAP_TEST_MISPLACE=1, the head asks Dragon for rank 0's CPUs for all.
+
+Loaded by Python at start-up when this folder is on PYTHONPATH; changes rankmap.runtime.dragon as it is imported.
+Shims do not load it (they run with -I -S), so what they see is what Dragon really did.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+TARGET = "rankmap.runtime.dragon"
+
+
+class Misplace(importlib.abc.MetaPathFinder):
+    """Finds the one module, and makes its policy() forget which rank it is for."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return the spec of the module with a loader that patches it."""
+        del path, target
+        if name != TARGET:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        load: Any = spec.loader.exec_module
+        first: list[Any] = []
+
+        def exec_module(module: Any) -> None:  # noqa: ANN401
+            load(module)
+            policy = module.policy
+
+            def misplaced(start: Any) -> Any:  # noqa: ANN401
+                first.append(start)
+                return policy(first[0])
+
+            module.policy = misplaced
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+if os.environ.get("RANKMAP_TEST_MISPLACE") == "1":
+    sys.meta_path.insert(0, Misplace())
