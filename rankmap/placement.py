@@ -10,7 +10,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rankmap.codec import Json, decode, encode
 from rankmap.cpuset import CpuSet  # noqa: TC001 - the codec reads the type hints at run time
@@ -155,6 +155,24 @@ class Plan:
             mem=local.mem,
             env=local.env,
         )
+
+    def policies(self) -> list[Any]:
+        """Return one explicit Dragon Policy per rank (``rankmap.runtime.policies.policies``)."""
+        from rankmap.runtime.policies import policies  # noqa: PLC0415 - a door to the edge, opened only on request
+
+        return policies(self)
+
+    def process_template(self, rank: int) -> dict[str, Any]:
+        """Return the keywords that place one rank's Dragon process (``rankmap.runtime.policies.process_template``)."""
+        from rankmap.runtime.policies import process_template  # noqa: PLC0415 - as above
+
+        return process_template(self, rank)
+
+    def process_templates(self) -> list[tuple[int, dict[str, Any]]]:
+        """Return how many processes with which keywords (``rankmap.runtime.policies.process_templates``)."""
+        from rankmap.runtime.policies import process_templates  # noqa: PLC0415 - as above
+
+        return process_templates(self)
 
     def to_json(self) -> str:
         """Return the plan as one line of JSON, schema ``rankmap.plan/1``; equal plans give equal text."""

@@ -21,11 +21,14 @@ from rankmap.runtime.session import in_runtime
 
 if TYPE_CHECKING:
     from rankmap.layout import LayoutSpec
+    from rankmap.placement import Plan
+    from rankmap.topology import Allocation
 
 __all__ = ["launch"]
 
 _DRAIN_TIMEOUT_S = 10.0
-_DURATION = re.compile(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:\.\d+)?)")
+_DURATION = re.compile(r"(?:(\d{1,9}):)?(?:(\d{1,9}):)?(\d{1,9}(?:\.\d{1,9})?)", re.ASCII)
+_RANK = re.compile(r"\d{1,9}", re.ASCII)
 
 
 class _Duration(click.ParamType[float]):
@@ -143,7 +146,7 @@ def launch(  # noqa: PLR0913 - one argument per option
         pmi=pmi,
         verify=Verify(verify),
         output=OutputOptions(label=label, directory=output_dir),
-        stdin_rank=_stdin_rank(stdin_rank, spec),
+        stdin_rank=_stdin_rank(stdin_rank),
         timeout_s=timeout_s,
         kill_grace_s=kill_grace_s,
         verbose=verbose,
@@ -151,7 +154,7 @@ def launch(  # noqa: PLR0913 - one argument per option
     _check_writable(report_file)
     result = launch_job(
         command,
-        plan_for=lambda allocation: plan(allocation, spec),
+        plan_for=lambda allocation: _planned(allocation, spec, stdin_rank=options.stdin_rank),
         topology=topology,
         reserve=spec.reserve,
         options=options,
@@ -159,12 +162,17 @@ def launch(  # noqa: PLR0913 - one argument per option
         say=_say if verbose else _nothing,
     )
     _tell(result, verify=options.verify, report_bindings=report_bindings, verbose=verbose)
+    status = result.status
     if report_file is not None and result.report is not None:
-        report_file.write_text(result.report.to_json())
+        try:
+            report_file.write_text(result.report.to_json())
+        except OSError as error:
+            _say(f"--report {report_file} could not be written: {error.strerror}")
+            status = status or UsageError.exit_status
     if in_runtime(os.environ):
         for fd in (1, 2):
             wait_until_read(fd, timeout_s=_DRAIN_TIMEOUT_S)
-    ctx.exit(result.status)
+    ctx.exit(status)
 
 
 def _tell(result: JobResult, *, verify: Verify, report_bindings: bool, verbose: bool) -> None:
@@ -201,14 +209,21 @@ def _variables(env: tuple[str, ...]) -> dict[str, str | None]:
     return variables
 
 
-def _stdin_rank(text: str, spec: LayoutSpec) -> int | None:
+def _stdin_rank(text: str) -> int | None:
     if text == "none":
         return None
-    n_ranks = spec.n_ranks
-    if not text.isdecimal() or (n_ranks is not None and int(text) >= n_ranks):
-        msg = f"--stdin {text}: not a rank of this job" + ("" if n_ranks is None else f" (0 to {n_ranks - 1})")
+    if not _RANK.fullmatch(text):
+        msg = f"--stdin {text}: not the number of a rank"
         raise UsageError(msg, hint="write --stdin 0, or none")
     return int(text)
+
+
+def _planned(allocation: Allocation, spec: LayoutSpec, *, stdin_rank: int | None) -> Plan:
+    made = plan(allocation, spec)
+    if stdin_rank is not None and stdin_rank >= made.n_ranks:
+        msg = f"--stdin {stdin_rank}: the job has ranks 0 to {made.n_ranks - 1}"
+        raise UsageError(msg, hint="write --stdin 0, or none")
+    return made
 
 
 def _check_writable(path: Path | None) -> None:
@@ -216,9 +231,9 @@ def _check_writable(path: Path | None) -> None:
     if path is None:
         return
     folder = path.parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         msg = f"--report {path}: there is no directory {folder}"
         raise UsageError(msg, hint="make it, or name another file")
-    if not os.access(path if path.exists() else folder, os.W_OK):
+    if not os.access(path if os.path.lexists(path) else folder, os.W_OK):
         msg = f"--report {path}: no permission to write it"
         raise UsageError(msg, hint="name a file that can be written")

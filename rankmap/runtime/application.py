@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -52,11 +53,16 @@ def resolve(
     if not argv or not argv[0]:
         msg = "there is no application to launch"
         raise UsageError(msg, hint="rankmap launch [OPTIONS] -- APP [ARGS]...")
-    cwd = Path(os.path.abspath(cwd))  # noqa: PTH100 - Path.resolve would follow links that the user wants kept
-    if not cwd.is_dir():
-        msg = f"the working directory {cwd} " + ("is not a directory" if cwd.exists() else "does not exist")
+    try:
+        cwd = Path(os.path.abspath(cwd))  # noqa: PTH100 - Path.resolve would follow links that the user wants kept
+    except FileNotFoundError as error:
+        msg = "the current directory does not exist any more"
+        raise UsageError(msg, hint="cd to one that does, or name one with --cwd") from error
+    if (why := _no_directory(cwd)) is not None:
+        msg = f"the working directory {cwd}: {why}"
         raise UsageError(msg, hint="name a directory that exists on every node with --cwd")
-    search_path = set_env.get("PATH") or environ.get("PATH", os.defpath)
+    # without a PATH, execvp(3) has a default one
+    search_path = {**environ, **set_env}.get("PATH") or os.defpath
     path = _find(argv[0], cwd=cwd, search_path=search_path)
     _check_format(path)
     return Application(path=str(path), argv=tuple(argv), cwd=str(cwd), set_env=dict(set_env))
@@ -67,23 +73,41 @@ def with_env(application: Application, extra: Mapping[str, str | None]) -> Appli
     return replace(application, set_env={**extra, **application.set_env})
 
 
+def _no_directory(path: Path) -> str | None:
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            return None
+    except OSError as error:
+        return error.strerror
+    return os.strerror(errno.ENOTDIR)
+
+
 def _find(name: str, *, cwd: Path, search_path: str) -> Path:
     if "/" not in name:
         found = shutil.which(name, path=search_path)
         if found is not None:
             return Path(os.path.abspath(found))  # noqa: PTH100
-        if (cwd / name).is_file():
+        if os.path.isfile(cwd / name):  # noqa: PTH113 - Path.is_file raises where a name is too long
             msg = f"{name} is not on PATH; there is a file of that name in {cwd}"
             raise ApplicationNotFoundError(msg, hint=f"to run that one: ./{name}")
         msg = f"{name} is not on PATH ({search_path})"
         raise ApplicationNotFoundError(msg, hint="check the spelling, load its module, or give its path")
     path = Path(os.path.abspath(cwd / name))  # noqa: PTH100
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except PermissionError as error:
+        msg = f"{path}: {error.strerror}"
+        raise ApplicationNotExecutableError(msg, hint="a directory on the way to it may not be entered") from error
+    except OSError as error:
+        msg = f"{path}: {error.strerror}" + (" (it is a dangling link)" if os.path.islink(path) else "")  # noqa: PTH114
+        hint = "check the path; it is taken from the ranks' working directory"
+        raise ApplicationNotFoundError(msg, hint=hint) from error
+    if stat.S_ISDIR(mode):
         msg = f"{path} is a directory, not an application"
         raise ApplicationNotExecutableError(msg, hint="name the executable in it")
-    if not path.exists():
-        msg = f"{path} does not exist" + (" (it is a dangling link)" if path.is_symlink() else "")
-        raise ApplicationNotFoundError(msg, hint="check the path; it is taken from the ranks' working directory")
+    if not stat.S_ISREG(mode):
+        msg = f"{path} is a device, a pipe or a socket, not an application"
+        raise ApplicationNotExecutableError(msg, hint="name a program or a script")
     if not os.access(path, os.X_OK):
         msg = f"{path} has no execute permission"
         raise ApplicationNotExecutableError(msg, hint=f"chmod +x {path}, or name its interpreter in front of it")
@@ -103,9 +127,15 @@ def _check_format(path: Path) -> None:
     if interpreter is None:
         msg = f"{path} is neither a program for this machine nor a script that starts with #!"
         raise ApplicationNotExecutableError(msg, hint="for a script, put #!/bin/sh or the like in its first line")
-    if not Path(interpreter).exists():
-        msg = f"{path} is a script for {interpreter}, which does not exist"
-        raise ApplicationNotFoundError(msg, hint="correct the first line of the script")
+    if not os.path.exists(interpreter):  # noqa: PTH110 - Path.exists raises where a name is too long
+        msg = f"{path} is a script for {interpreter!r}, which does not exist"
+        hint = "correct the first line of the script"
+        if interpreter.endswith("\r"):
+            hint = f"the script has the line ends of Windows: sed -i 's/\\r$//' {path}"
+        raise ApplicationNotFoundError(msg, hint=hint)
+    if os.path.isdir(interpreter) or not os.access(interpreter, os.X_OK):  # noqa: PTH112 - likewise
+        msg = f"{path} is a script for {interpreter}, which cannot be executed"
+        raise ApplicationNotExecutableError(msg, hint="correct the first line of the script")
 
 
 def _check_machine(path: Path, start: bytes) -> None:
@@ -126,8 +156,8 @@ def interpreter_of(start: bytes) -> str | None:
     """
     if not start.startswith(b"#!"):
         return None
-    words = start[2:].split(b"\n", 1)[0].split()
-    return os.fsdecode(words[0]) if words else None
+    line = start[2:].split(b"\n", 1)[0].replace(b"\t", b" ").strip(b" ")
+    return os.fsdecode(line.split(b" ", 1)[0]) or None
 
 
 def exec_failure(path: str, number: int) -> tuple[int, str]:

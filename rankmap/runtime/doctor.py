@@ -100,10 +100,13 @@ def _pmix_and_mpi(argv: Sequence[str], environ: Mapping[str, str]) -> list[Check
         path = str(libpmix.path)
     command = list(argv) or [sys.executable]
     try:
-        resolved = application.resolve(command, cwd=Path.cwd(), environ=environ, set_env={})
+        resolved = application.resolve(command, cwd=Path(), environ=environ, set_env={})
     except RankmapError as error:
         return [*checks, _failed("application", error)]
-    use = mpi_library.find_mpi(resolved, environ=environ, libpmix=path)
+    try:
+        use = mpi_library.find_mpi(resolved, environ=environ, libpmix=path)
+    except RankmapError as error:
+        return [*checks, _failed("MPI library", error)]
     if not use.library:
         todo = "for MPI programs: pip install 'rankmap[mpi]', or load your MPI's module" if not argv else ""
         found = f"none found for {resolved.path}"

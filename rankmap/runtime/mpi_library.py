@@ -71,9 +71,13 @@ def find_mpi(application: Application, *, environ: Mapping[str, str], libpmix: s
 
     Args:
         application: The resolved command.
-        environ: The environment that the ranks will have.
+        environ: The environment that the ranks will have, before the application's own ``set_env``.
         libpmix: The file of libpmix, which Intel MPI has to be told.
+
+    Raises:
+        RuntimeUnusableError: The application is linked to an MPI library that the loader does not find.
     """
+    environ = {name: value for name, value in {**environ, **application.set_env}.items() if value is not None}
     path = Path(application.path)
     try:
         with path.open("rb") as file:
@@ -140,6 +144,9 @@ def _loaded_by_mpi4py(python: str, environ: Mapping[str, str]) -> Path | None:
 def _linked(path: Path, environ: Mapping[str, str]) -> Path | None:
     for name, file in _LDD_LINE.findall(_run(["ldd", str(path)], environ)):
         if _SONAME.match(name):
+            if not file.startswith("/"):  # ldd's "libmpi.so.40 => not found"
+                msg = f"{path} is linked to {name}, which is not found"
+                raise RuntimeUnusableError(msg, hint="load the module of its MPI, or set LD_LIBRARY_PATH")
             return Path(file)
     return None
 

@@ -94,12 +94,12 @@ class Outlet:
                 self._pending_bytes += len(data)
                 self._changed.notify()
 
-    def close(self) -> None:
-        """Return when everything was written, or writing has failed."""
+    def close(self, *, timeout_s: float | None = None) -> None:
+        """Return when everything was written, writing has failed, or the time is over (None: never)."""
         with self._changed:
             self._ended = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(timeout_s)
 
     def _write_all(self) -> None:
         while True:

