@@ -40,7 +40,7 @@ def test_findings_are_capitals_at_the_end_each_kind_once() -> None:
 
 def test_a_rank_without_binding_or_domain_is_shown_as_such() -> None:
     """``unbound`` is not an empty list of CPUs."""
-    planned = {"host": "n0", "cpus": None, "numa": [], "gpus": [], "mem": None}
+    planned: dict[str, object] = {"host": "n0", "cpus": None, "numa": [], "gpus": [], "mem": None}
     seen = {"host": "n0", "pid": 5, "cpus": [0, 1], "numa": [], "gpus": None, "mem": None, "threads": 3}
     report = Report(ranks=(RankReport(rank=0, planned=planned, observed=seen, findings=()),))
     assert rows(report) == [["0", "n0", "5", "unbound", "0-1", "-", "3", "ok"]]
