@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
@@ -119,13 +120,22 @@ class Outlet:
     def _write(self, batch: bytes) -> None:
         view = memoryview(batch)
         while view:
-            written = os.write(self._fd, view[: 1 << 18])
+            try:
+                written = os.write(self._fd, view[: 1 << 18])
+            except BlockingIOError:  # whoever shares this pipe or terminal with us made it non-blocking
+                self._wait_for_room()
+                continue
             view = view[written:]
             was_full = self.full
             with self._changed:
                 self._pending_bytes -= written
             if was_full and not self.full:
                 self._wake()
+
+    def _wait_for_room(self) -> None:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        poll.poll()
 
     def _fail(self, error: OSError) -> None:
         with self._changed:
