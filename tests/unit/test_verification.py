@@ -11,6 +11,7 @@ from rankmap.observe import Observation, ThreadObservation
 from rankmap.placement import LocalPlacement, NodeLayout, Plan, PlannedNode
 from rankmap.planner import plan
 from rankmap.report import Severity, Verdict
+from rankmap.topology import Gpu
 from rankmap.verification import SLUGS, verify
 from tests.topologies_made import allocation, made
 
@@ -50,7 +51,7 @@ def test_ranks_that_are_where_they_should_be_match() -> None:
         "pid": 103,
         "cpus": [2, 3],
         "numa": [1],
-        "gpus": None,
+        "gpus": [],
         "mem": None,
         "threads": 1,
     }
@@ -132,12 +133,13 @@ def test_a_rank_that_is_not_bound_may_be_anywhere_on_its_host() -> None:
     ],
 )
 def test_gpus_are_those_that_the_variable_names(variables: dict[str, str], gpus: list[str] | None) -> None:
-    """No variable is null (all GPUs), an empty one is none."""
-    seen = as_planned(TWO_NODES)
-    seen[0] = replace(seen[0], gpu_variables=variables)
-    observed = verify(TWO_NODES, seen).ranks[0].observed
-    assert observed is not None
-    assert gpus == observed["gpus"]
+    """No variable is null (all GPUs), an empty one is none; on a node without GPUs none is none."""
+    for node, expected in ((replace(NODE, gpus=(Gpu(pci_address="0000:01:00.0"),)), gpus), (NODE, gpus or [])):
+        one = plan(allocation(node), LayoutSpec(n_ranks=1))
+        seen = {0: replace(as_planned(one)[0], gpu_variables=variables)}
+        observed = verify(one, seen).ranks[0].observed
+        assert observed is not None
+        assert expected == observed["gpus"]
 
 
 def test_domains_without_cpus_are_in_no_rank() -> None:
