@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rankmap
+from rankmap import api
+from rankmap.cpuset import CpuSet
+from rankmap.errors import PlacementError, RuntimeUnusableError, UsageError
+from rankmap.layout import LayoutSpec
+from tests.topologies_made import allocation, made
+
+NODE = made([[2], [2]])
+CHECKOUT = Path(__file__).parents[2]
+
+
+def python(code: str) -> str:
+    """Return what a new interpreter prints that runs this code."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False, env={"PATH": "/bin"}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_importing_rankmap_is_cheap() -> None:
+    """Neither dragon nor mpi4py nor click nor tabulate comes with it, not even when every name is used."""
+    foreign = "{'dragon', 'mpi4py', 'click', 'tabulate'} & {name.partition('.')[0] for name in sys.modules}"
+    assert python(f"import sys, rankmap; print({foreign})") == "set()\n"
+    names = "for name in rankmap.__all__: getattr(rankmap, name)\n"
+    assert python(f"import sys, rankmap\n{names}print({foreign})") == "set()\n"
+
+
+def test_every_public_name_is_there() -> None:
+    """``from rankmap import *`` works, and dir lists nothing that is not."""
+    assert [name for name in rankmap.__all__ if getattr(rankmap, name, None) is None] == []
+    assert sorted(rankmap.__all__) == list(rankmap.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        rankmap.nonsense  # noqa: B018 - the access is the test
+
+
+def test_keywords_are_the_fields_of_a_layout() -> None:
+    """Whatever the command line can ask, a program can."""
+    parameters = inspect.signature(rankmap.plan).parameters
+    assert list(LayoutSpec.__dataclass_fields__) == [name for name in parameters if name != "allocation"]
+    assert {parameters[name].kind for name in LayoutSpec.__dataclass_fields__} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize("reserve", ["0", CpuSet(1)])
+def test_plan_takes_the_words_of_the_command_line(reserve: str | CpuSet) -> None:
+    """CPUs as text or as a set; hosts as any iterable."""
+    made_plan = rankmap.plan(
+        allocation(NODE, NODE), n_ranks=2, cpus_per_rank=1, reserve=reserve, hosts=iter(["n1"]), exclude_hosts=["n0"]
+    )
+    assert [(rank.host, str(rank.cpus)) for rank in made_plan.ranks] == [("n1", "1"), ("n1", "2")]
+
+
+def test_machines_are_loaded_as_on_the_command_line() -> None:
+    """A count in front, several machines in a row."""
+    nodes = rankmap.load("2xsynthetic:core:2 pu:1", "synthetic:core:4 pu:1")
+    assert [node.host for node in nodes.nodes] == ["n0", "n1", "n2"]
+    assert len(nodes.shapes) == 2
+
+
+def test_discover_outside_a_runtime_is_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One node, with a CPU that this process may use."""
+    monkeypatch.delenv("DRAGON_MY_PUID", raising=False)
+    found = rankmap.discover()
+    assert len(found.nodes) == 1
+    assert found.topology(0).usable
+
+
+def test_launch_outside_a_runtime_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not start one: the program around it would not be in it."""
+    monkeypatch.delenv("DRAGON_MY_PUID", raising=False)
+    with pytest.raises(RuntimeUnusableError, match="needs a Dragon runtime") as caught:
+        rankmap.launch(rankmap.plan(allocation(NODE)), ["true"])
+    assert "dragon -s" in caught.value.hint
+
+
+def test_a_plan_that_does_not_fit_the_live_nodes_is_refused_with_every_rank() -> None:
+    """Wrong hosts and CPUs that are not usable are named together."""
+    made_plan = rankmap.plan(allocation(NODE, NODE), ranks_per_node=2)
+    live = allocation(NODE.restricted(CpuSet.parse("0-2")))
+    with pytest.raises(PlacementError) as caught:
+        api._still_fits(made_plan, live)
+    assert caught.value.message.splitlines() == [
+        "rank 1 is planned on CPUs 2-3 of n0; 3 are not usable",
+        "rank 2 is planned on n1; there is n0",
+        "rank 3 is planned on n1; there is n0",
+    ]
+    assert made_plan is api._still_fits(made_plan, allocation(NODE, NODE))
+
+
+def test_a_request_that_cannot_be_understood_is_a_usage_error() -> None:
+    """The same error as on the command line."""
+    with pytest.raises(UsageError):
+        rankmap.plan(allocation(NODE), n_ranks=0)
+    with pytest.raises(UsageError):
+        rankmap.plan(allocation(NODE), reserve="x")
