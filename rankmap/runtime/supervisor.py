@@ -11,23 +11,21 @@ import os
 import resource
 import signal
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.errors import LaunchError, RankmapError, RuntimeUnusableError
-from rankmap.report import Report, Verdict
 from rankmap.runtime import services
 from rankmap.runtime.application import exec_failure
-from rankmap.runtime.job import JobRequest, JobResult, Verify
+from rankmap.runtime.checking import Checker
+from rankmap.runtime.job import JobRequest, JobResult
 from rankmap.runtime.live import live_allocation
 from rankmap.runtime.loop import Loop
-from rankmap.runtime.observer import threads_of
 from rankmap.runtime.rank_output import RankOutput
 from rankmap.runtime.rank_process import RankProcess, go, pump_stdin
 from rankmap.runtime.session import Session
 from rankmap.runtime.wire import Connection, Message, listen
-from rankmap.verification import verify
 
 if TYPE_CHECKING:
     import socket
@@ -47,13 +45,6 @@ _SHIMS_TIMEOUT_S = 120.0
 _TERM_GRACE_S = 2.0
 _OUTPUT_GRACE_S = 2.0
 _FINISH_TIMEOUT_S = 60.0
-# When running ranks are looked at: soon, and once more when their MPI library has made its threads.
-_LOOKS_S = (0.3, 2.0)
-# A thread counts as outside its place when it is there in so many looks in a row, so far apart: MPI_Init may move
-# its thread over all CPUs for a moment (hwloc's x86 back end reads CPUID on each).
-_LOOKS_TO_CONFIRM = 3
-_CONFIRM_S = 0.2
-_SHOWN_FINDINGS = 10
 _SHOWN_LOG_LINES = 15
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -82,6 +73,7 @@ class Supervisor:
         self.head_pid = 0
         self.plan: Plan | None = None
         self.ranks: list[RankProcess] = []
+        self.checker: Checker | None = None
         self.output: RankOutput | None = None
         self.services: tuple[services.Service, ...] = ()
         self.outcome: _Outcome | None = None
@@ -89,7 +81,6 @@ class Supervisor:
         self.draining = False
         self.finishing = False
         self.done = False
-        self.said: set[str] = set()
 
     def run(self) -> JobResult:
         """Run the job; return how it ended when nothing of it is left."""
@@ -233,6 +224,7 @@ class Supervisor:
         self.output = RankOutput(
             self.loop, self.request.output, n_ranks=plan.n_ranks, targets=self.session.output_descriptors
         )
+        self.checker = Checker(plan, self.ranks, mode=self.request.verify, say=self.say, stop=self._on_mismatch)
         starts = [
             (names[placement.host], list(placement.cpus or allocation.topology(0).usable))
             for placement in plan.iter_ranks()
@@ -260,7 +252,7 @@ class Supervisor:
         elif all(rank.seen is not None for rank in self.ranks):
             self._tell_head({"kind": "quiet"})
             self._keep_services_aside()
-            self._check_placement()
+            self._start_applications()
 
     def _keep_services_aside(self) -> None:
         """Now that every rank's pid is known, all else in the runtime is Dragon's own."""
@@ -271,33 +263,16 @@ class Supervisor:
             self.session.services(ranks), head_pid=self.head_pid, reserve=self.request.reserve
         )
 
-    def _check_placement(self) -> None:
-        report = self.report()
-        if report.verdict is Verdict.MISMATCH and self.request.verify is not Verify.OFF:
-            self._complain(report)
+    def _start_applications(self) -> None:
+        """Give the ranks leave to go, if they are where the plan says."""
+        assert self.checker is not None  # noqa: S101
+        self.checker.check_start()
         for rank in self.ranks if self.outcome is None else ():
             self._release(rank)
 
-    def _complain(self, report: Report) -> None:
-        lines = [
-            f"rank {number} ({finding.slug}): planned {finding.expected}, found {finding.observed}"
-            for number, finding in report.errors()
-        ]
-        if self.request.verify is Verify.WARN:
-            for line in lines:
-                if line not in self.said:
-                    self.say(line)
-            self.said.update(lines)
-            return
-        more = len(lines) - _SHOWN_FINDINGS
-        shown = "\n  ".join(lines[:_SHOWN_FINDINGS] + ([f"... and {more} more"] if more > 0 else []))
-        self._end(
-            _Outcome(
-                status=MISMATCH_STATUS,
-                reason=f"the ranks are not where the plan says, so the job was stopped:\n  {shown}",
-                hint="look for a second binding (the application's or a wrapper's); --verify warn goes on all the same",
-            )
-        )
+    def _on_mismatch(self, reason: str) -> None:
+        hint = "look for a second binding (the application's or a wrapper's); --verify warn goes on all the same"
+        self._end(_Outcome(status=MISMATCH_STATUS, reason=reason, hint=hint))
 
     def _release(self, rank: RankProcess) -> None:
         """Give a rank leave to become the application."""
@@ -331,28 +306,8 @@ class Supervisor:
             rank.connection = None
             if not rank.ended_by_us and not rank.ended:
                 rank.running = True
-                if self.request.verify is not Verify.OFF and all(other.running for other in self.ranks):
-                    for delay_s in _LOOKS_S:
-                        self.loop.call_after(delay_s, self._look)
-
-    def _look(self, earlier: tuple[frozenset[int], ...] = ()) -> None:
-        """Look at the threads of the ranks that run; ``earlier`` are the ranks found wrong in the looks before."""
-        if self.outcome is not None:
-            return
-        before = [rank.seen for rank in self.ranks]
-        for rank in self.ranks:
-            if rank.seen is not None and not rank.ended:
-                rank.seen = replace(rank.seen, threads=threads_of(rank.seen.pid) or rank.seen.threads)
-        report = self.report()
-        looks = (*earlier, frozenset(number for number, _ in report.errors()))
-        if report.verdict is not Verdict.MISMATCH:
-            return
-        if len(looks) < _LOOKS_TO_CONFIRM:
-            for rank, seen in zip(self.ranks, before, strict=True):  # not yet more than a suspicion
-                rank.seen = seen
-            self.loop.call_after(_CONFIRM_S, lambda: self._look(looks))
-        elif frozenset.intersection(*looks):
-            self._complain(report)
+                if self.checker is not None and all(other.running for other in self.ranks):
+                    self.checker.look_later(self.loop)
 
     def _on_rank_end(self, rank: RankProcess) -> None:
         assert rank.pidfd is not None  # noqa: S101
@@ -426,12 +381,6 @@ class Supervisor:
         """Wait no longer for Dragon to end by itself; ``run`` then ends it by force."""
         self.done = True
 
-    def report(self) -> Report:
-        """Return what is known of every rank beside its plan."""
-        assert self.plan is not None  # noqa: S101
-        seen = {rank.number: rank.seen for rank in self.ranks if rank.seen is not None}
-        return verify(self.plan, seen, services=[service.to_dict() for service in self.services])
-
     def _result(self) -> JobResult:
         outcome = self.outcome or _Outcome(status=0, reason="")
         return JobResult(
@@ -439,7 +388,7 @@ class Supervisor:
             reason=outcome.reason,
             hint=outcome.hint,
             plan=self.plan,
-            report=None if self.plan is None else self.report(),
+            report=None if self.checker is None else self.checker.report(self.services),
             exit_codes={rank.number: rank.exit_code for rank in self.ranks if rank.exit_code is not None},
         )
 
