@@ -22,6 +22,7 @@ from rankmap.runtime.session import in_runtime
 if TYPE_CHECKING:
     from rankmap.layout import LayoutSpec
     from rankmap.placement import Plan
+    from rankmap.report import Report
     from rankmap.topology import Allocation
 
 __all__ = ["launch"]
@@ -162,17 +163,13 @@ def launch(  # noqa: PLR0913 - one argument per option
         say=_say if verbose else _nothing,
     )
     _tell(result, verify=options.verify, report_bindings=report_bindings, verbose=verbose)
-    status = result.status
+    written = 0
     if report_file is not None and result.report is not None:
-        try:
-            report_file.write_text(result.report.to_json())
-        except OSError as error:
-            _say(f"--report {report_file} could not be written: {error.strerror}")
-            status = status or UsageError.exit_status
+        written = _write_report(result.report, report_file)
     if in_runtime(os.environ):
         for fd in (1, 2):
             wait_until_read(fd, timeout_s=_DRAIN_TIMEOUT_S)
-    ctx.exit(status)
+    ctx.exit(result.status or written)
 
 
 def _tell(result: JobResult, *, verify: Verify, report_bindings: bool, verbose: bool) -> None:
@@ -188,6 +185,16 @@ def _tell(result: JobResult, *, verify: Verify, report_bindings: bool, verbose: 
         for note in result.plan.notes:
             _say(f"note: {note}")
     _say(result.report.summary() if verify is not Verify.OFF else "placement: not verified (--verify off)")
+
+
+def _write_report(report: Report, path: Path) -> int:
+    """Write the report; return 0, or the status of a job that went well and whose report could not be written."""
+    try:
+        path.write_text(report.to_json(), encoding="utf-8")
+    except OSError as error:
+        _say(f"--report {path} could not be written: {error.strerror}")
+        return UsageError.exit_status
+    return 0
 
 
 def _say(text: str) -> None:
