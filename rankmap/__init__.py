@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rankmap.report import Report
     from rankmap.runtime.job import JobResult
     from rankmap.topology import Allocation, NodeTopology
+    from rankmap.verification import verify
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "launch",
     "load",
     "plan",
+    "verify",
 ]
 
 _HOMES = {
@@ -47,6 +49,7 @@ _HOMES = {
     "launch": "rankmap.api",
     "load": "rankmap.api",
     "plan": "rankmap.api",
+    "verify": "rankmap.verification",
 }
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rankmap import planner
 from rankmap.cpuset import CpuSet
 from rankmap.discovery.machine import load_all, this_host, this_host_allocation
-from rankmap.errors import PlacementError, RuntimeUnusableError
+from rankmap.errors import PlacementError, RuntimeUnusableError, UsageError
 from rankmap.layout import LayoutSpec
-from rankmap.runtime.job import JobResult, OutputOptions, Verify
+from rankmap.runtime.job import JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
 from rankmap.runtime.live import live_allocation
 from rankmap.runtime.session import in_runtime
@@ -127,14 +128,25 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
         options=LaunchOptions(
             cwd=None if cwd is None else Path(cwd),
             set_env=dict(env or {}),
-            pmi=pmi,
-            verify=Verify(verify),
+            pmi=_choice("pmi", pmi, Pmi),
+            verify=_choice("verify", verify, Verify),
             output=OutputOptions(label=label, directory=None if output_dir is None else Path(output_dir)),
             timeout_s=timeout_s,
         ),
         environ=os.environ,
         say=lambda _text: None,
     )
+
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def _choice(name: str, value: str, choices: type[_Choice]) -> _Choice:
+    try:
+        return choices(value)
+    except ValueError:
+        msg = f"{name}={value!r}: there is {', '.join(choices)}"
+        raise UsageError(msg) from None
 
 
 def _still_fits(plan: Plan, live: Allocation) -> Plan:

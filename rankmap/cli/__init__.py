@@ -79,9 +79,17 @@ def main(args: Sequence[str] | None = None) -> None:
         status = 128 + signal.SIGINT
     except BrokenPipeError:
         # Whoever reads our stdout has had enough; Python must not complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_stdout()
         status = 128 + signal.SIGPIPE
+    except OSError as error:
+        # A full disk under stdout; what reads and writes other files says so in words of its own.
+        _drop_stdout()
+        status = _complain(f"the output could not be written: {error.strerror}", "", 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _drop_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _complain(message: str, hint: str, status: int) -> int:

@@ -15,7 +15,7 @@ from rankmap.errors import UsageError
 from rankmap.exporters.report import table
 from rankmap.planner import plan
 from rankmap.runtime.inside import wait_until_read
-from rankmap.runtime.job import JobResult, OutputOptions, Verify
+from rankmap.runtime.job import JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
 from rankmap.runtime.session import in_runtime
 
@@ -32,10 +32,17 @@ _DURATION = re.compile(r"(?:(\d{1,9}):)?(?:(\d{1,9}):)?(\d{1,9}(?:\.\d{1,9})?)",
 _RANK = re.compile(r"\d{1,9}", re.ASCII)
 
 
-class _Duration(click.ParamType[float]):
-    """Seconds, or [H:]M:S."""
+class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.4
+    """Seconds, or [H:]M:S.
+
+    Args:
+        least_s: What is less is refused.
+    """
 
     name = "duration"
+
+    def __init__(self, least_s: float = 1e-3) -> None:
+        self._least_s = least_s
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
         match = _DURATION.fullmatch(value) if isinstance(value, str) else None
@@ -44,7 +51,7 @@ class _Duration(click.ParamType[float]):
         first, second, seconds_s = match[1], match[2], float(match[3])
         hours, minutes = (first, second) if second is not None else (0, first)
         total_s = int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds_s
-        if total_s <= 0:
+        if total_s < self._least_s:
             self.fail(f"{value!r}: a time limit is more than 0", param, ctx)
         return total_s
 
@@ -86,8 +93,9 @@ class _Duration(click.ParamType[float]):
     "env",
     multiple=True,
     metavar="NAME[=VALUE]",
-    help="Set a variable for the ranks; without a value, take it out of their environment.",
+    help="Set a variable for the ranks; without a value: hand on this shell's, which must be set.",
 )
+@click.option("--unset", multiple=True, metavar="NAME", help="Take a variable out of the ranks' environment.")
 @click.option("--cwd", type=click.Path(path_type=Path), metavar="DIR", help="Working directory of the ranks.")
 @click.option(
     "--timeout",
@@ -99,7 +107,7 @@ class _Duration(click.ParamType[float]):
 @click.option(
     "--kill-grace",
     "kill_grace_s",
-    type=_Duration(),
+    type=_Duration(least_s=0),
     default="10",
     show_default=True,
     metavar="TIME",
@@ -107,7 +115,7 @@ class _Duration(click.ParamType[float]):
 )
 @click.option(
     "--pmi",
-    type=click.Choice(["auto", "pmix", "cray", "none"]),
+    type=click.Choice([str(pmi) for pmi in Pmi]),
     default="auto",
     show_default=True,
     help="How the ranks find each other; auto goes by the application's MPI library.",
@@ -126,6 +134,7 @@ def launch(  # noqa: PLR0913 - one argument per option
     output_dir: Path | None,
     stdin_rank: str,
     env: tuple[str, ...],
+    unset: tuple[str, ...],
     cwd: Path | None,
     timeout_s: float | None,
     kill_grace_s: float,
@@ -143,8 +152,8 @@ def launch(  # noqa: PLR0913 - one argument per option
     topology = this_host(os.environ)
     options = LaunchOptions(
         cwd=cwd,
-        set_env=_variables(env),
-        pmi=pmi,
+        set_env=_variables(env, unset),
+        pmi=Pmi(pmi),
         verify=Verify(verify),
         output=OutputOptions(label=label, directory=output_dir),
         stdin_rank=_stdin_rank(stdin_rank),
@@ -164,7 +173,7 @@ def launch(  # noqa: PLR0913 - one argument per option
     )
     _tell(result, verify=options.verify, report_bindings=report_bindings, verbose=verbose)
     written = 0
-    if report_file is not None and result.report is not None:
+    if report_file is not None:
         written = _write_report(result.report, report_file)
     if in_runtime(os.environ):
         for fd in (1, 2):
@@ -187,8 +196,11 @@ def _tell(result: JobResult, *, verify: Verify, report_bindings: bool, verbose: 
     _say(result.report.summary() if verify is not Verify.OFF else "placement: not verified (--verify off)")
 
 
-def _write_report(report: Report, path: Path) -> int:
+def _write_report(report: Report | None, path: Path) -> int:
     """Write the report; return 0, or the status of a job that went well and whose report could not be written."""
+    if report is None:
+        _say(f"--report {path} was not written: the job ended before there was a plan")
+        return UsageError.exit_status
     try:
         path.write_text(report.to_json(), encoding="utf-8")
     except OSError as error:
@@ -205,14 +217,17 @@ def _nothing(text: str) -> None:
     del text
 
 
-def _variables(env: tuple[str, ...]) -> dict[str, str | None]:
-    variables: dict[str, str | None] = {}
+def _variables(env: tuple[str, ...], unset: tuple[str, ...]) -> dict[str, str | None]:
+    variables: dict[str, str | None] = dict.fromkeys(unset)
     for text in env:
         name, equals, value = text.partition("=")
         if not name or "\0" in text:
             msg = f"--env {text!r}: there is no variable name in front of the ="
-            raise UsageError(msg, hint="write --env NAME=VALUE, or --env NAME to take it out")
-        variables[name] = value if equals else None
+            raise UsageError(msg, hint="write --env NAME=VALUE")
+        if not equals and name not in os.environ:
+            msg = f"--env {name}: there is no such variable here to hand on"
+            raise UsageError(msg, hint=f"write --env {name}=VALUE, or --unset {name} to take it out")
+        variables[name] = value if equals else os.environ[name]
     return variables
 
 

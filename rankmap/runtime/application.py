@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rankmap.errors import ApplicationNotExecutableError, ApplicationNotFoundError, UsageError
+from rankmap.errors import ApplicationNotExecutableError, ApplicationNotFoundError, LaunchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Application", "exec_failure", "interpreter_of", "resolve", "with_env"]
+__all__ = ["Application", "interpreter_of", "resolve", "start_failure", "with_env"]
 
 _SHEBANG_BYTES = 256
 _ELF_MAGIC = b"\x7fELF"
@@ -160,9 +160,17 @@ def interpreter_of(start: bytes) -> str | None:
     return os.fsdecode(line.split(b" ", 1)[0]) or None
 
 
-def exec_failure(path: str, number: int) -> tuple[int, str]:
-    """Return the exit status and the words for an exec that failed with this errno on a node."""
-    status = (
-        ApplicationNotFoundError.exit_status if number == errno.ENOENT else ApplicationNotExecutableError.exit_status
-    )
-    return status, f"{path}: {os.strerror(number)}"
+def start_failure(what: str, path: str, number: int) -> tuple[int, str]:
+    """Return the exit status and the words for a shim that could not start the application.
+
+    Args:
+        what: "directory" when the working directory could not be entered, else "application".
+        path: Which one.
+        number: The errno.
+    """
+    why = f"{path}: {os.strerror(number)}"
+    if what == "directory":
+        return LaunchError.exit_status, f"the working directory cannot be entered: {why}"
+    missing = number == errno.ENOENT
+    kind = ApplicationNotFoundError if missing else ApplicationNotExecutableError
+    return kind.exit_status, f"the application cannot be started: {why}"

@@ -33,7 +33,7 @@ _CHECK = "import ctypes, sys; ctypes.CDLL('libpmix.so').PMIx_Get_version"
 class InsideSession:
     """The job's share of a runtime that is already there; the same interface as Session."""
 
-    ends_with_head = True
+    runtime_stays = True
 
     def __init__(self) -> None:
         self._group = os.getpgid(0)

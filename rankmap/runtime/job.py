@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rankmap.runtime.application import Application
     from rankmap.topology import Allocation, NodeTopology
 
-__all__ = ["JobRequest", "JobResult", "OutputOptions", "Verify"]
+__all__ = ["JobRequest", "JobResult", "OutputOptions", "Pmi", "Verify"]
 
 
 class Verify(StrEnum):
@@ -25,6 +25,15 @@ class Verify(StrEnum):
     FAIL = "fail"
     WARN = "warn"
     OFF = "off"
+
+
+class Pmi(StrEnum):
+    """How the ranks find each other: by the application's MPI library, by a PMI that is named, or not at all."""
+
+    AUTO = "auto"
+    PMIX = "pmix"
+    CRAY = "cray"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +59,7 @@ class JobRequest:
         host: This host's name.
         topology: This host's topology, as hwloc sees it.
         backend: Dragon's PMI back end, "pmix" or "cray"; "" starts the ranks without one.
-        library_dirs: Directories put into LD_LIBRARY_PATH for Dragon only.
+        drop_paths: Directories that are in LD_LIBRARY_PATH for Dragon's sake only, and go before the ranks start.
         reserve: PU os indices that Dragon's services are bound to; empty leaves them where they are.
         verify: What to do about ranks that are not where the plan says.
         output: Where the ranks' output goes.
@@ -65,7 +74,7 @@ class JobRequest:
     host: str
     topology: NodeTopology
     backend: str
-    library_dirs: tuple[str, ...]
+    drop_paths: tuple[str, ...]
     reserve: CpuSet
     verify: Verify = Verify.FAIL
     output: OutputOptions = field(default_factory=OutputOptions)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from rankmap.runtime import application, mpi_library
 from rankmap.runtime.inside import InsideSession, require_libpmix
-from rankmap.runtime.job import JobRequest, JobResult, OutputOptions, Verify
+from rankmap.runtime.job import JobRequest, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.libpmix import find_libpmix
 from rankmap.runtime.rank_output import prepare_directory
 from rankmap.runtime.session import (
     ControlDirectory,
     Session,
     dragon_command,
+    dropped,
     in_runtime,
     restored,
     runtime_environment,
@@ -40,13 +41,13 @@ class LaunchOptions:
     Args:
         cwd: The ranks' working directory; None is the caller's.
         set_env: Variables for the ranks (None: removed from their environment).
-        pmi: "auto" (by the application's MPI library), "pmix", "cray" or "none".
+        pmi: How the ranks find each other.
         verify: See JobRequest, as for the fields below.
     """
 
     cwd: Path | None = None
     set_env: Mapping[str, str | None] = field(default_factory=dict)
-    pmi: str = "auto"
+    pmi: Pmi = Pmi.AUTO
     verify: Verify = Verify.FAIL
     output: OutputOptions = field(default_factory=OutputOptions)
     stdin_rank: int | None = None
@@ -82,10 +83,8 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         RankmapError: The application, the layout, the MPI library or Dragon is not usable.
     """
     host = os.uname().nodename
-    resolved = application.resolve(argv, cwd=options.cwd or Path.cwd(), environ=environ, set_env=options.set_env)
+    resolved = application.resolve(argv, cwd=options.cwd or Path(), environ=environ, set_env=options.set_env)
     plan = plan_for(Allocation.of(((host, topology),)))
-    if options.output.directory is not None:
-        prepare_directory(options.output.directory)
     inside = in_runtime(environ)
     libpmix = find_libpmix(environ)
     use = _mpi_use(resolved, options.pmi, environ=environ, libpmix=str(libpmix.path))
@@ -94,6 +93,8 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         dragon_command(environ)
     elif use.pmi == "pmix":
         require_libpmix(libpmix, environ=environ)
+    if options.output.directory is not None:
+        prepare_directory(options.output.directory)
     say(f"PMI back end {use.pmi or 'none'}: {use.reason}")
     say(f"libpmix: {libpmix.path} ({libpmix.version})")
     control = ControlDirectory()
@@ -113,7 +114,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             host=host,
             topology=topology,
             backend=use.pmi,
-            library_dirs=library_dirs,
+            drop_paths=dropped(library_dirs, environ=environ),
             reserve=reserve,
             verify=options.verify,
             output=options.output,
@@ -128,10 +129,10 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
 
 
 def _mpi_use(
-    resolved: application.Application, pmi: str, *, environ: Mapping[str, str], libpmix: str
+    resolved: application.Application, pmi: Pmi, *, environ: Mapping[str, str], libpmix: str
 ) -> mpi_library.MpiUse:
-    if pmi == "none":
+    if pmi is Pmi.NONE:
         return mpi_library.MpiUse(library="", path="", pmi="", reason="--pmi none: the ranks are no MPI job")
-    if pmi != "auto":
-        return mpi_library.MpiUse(library="", path="", pmi=pmi, reason=f"--pmi {pmi}")
+    if pmi is not Pmi.AUTO:
+        return mpi_library.MpiUse(library="", path="", pmi=str(pmi), reason=f"--pmi {pmi}")
     return mpi_library.find_mpi(resolved, environ=environ, libpmix=libpmix)

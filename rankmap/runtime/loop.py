@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["HasFileno", "Loop"]
 
 
+_LONGEST_WAIT_S = 3600.0
+
+
 class HasFileno(Protocol):
     """Something that has a file descriptor."""
 
@@ -81,7 +84,8 @@ class Loop:
         """Wait until there is something to do, and do it."""
         timeout_s = None
         if self._timers:
-            timeout_s = max(0.0, min(due_s for due_s, _ in self._timers) - time.monotonic())
+            # epoll's own limit is 24 days: a longer wait is cut up.
+            timeout_s = min(_LONGEST_WAIT_S, max(0.0, min(due_s for due_s, _ in self._timers) - time.monotonic()))
         for key, _ in self._selector.select(timeout_s):
             # An earlier callback of this round may have closed it.
             if key.fd in self._selector.get_map() and self._selector.get_key(key.fileobj) == key:

@@ -3,8 +3,10 @@
 Dragon has, on one node, the runtime itself (global and local services, one process) and four more processes per PMIx
 group: its manager, and for the dictionary that MPI's start-up data go through an orchestrator, its group's manager
 and the dictionary's manager. None of them spins any more (quiet.py), but two still wake up often enough to take 15 %
-of a core each. They get a low priority: the ranks' start and end needs them for a moment only. With reserved CPUs
-all services are bound to these instead. The runtime itself keeps its priority, because the ranks are its children.
+of a core each. In a runtime of our own they get a low priority: the ranks' start needs them for a moment only, and
+nobody needs them at its end. In a runtime that stays they keep theirs, because there the group has to be closed.
+With reserved CPUs all services are bound to these instead. The runtime itself keeps its priority, because the ranks
+are its children.
 """
 
 from __future__ import annotations
@@ -40,13 +42,14 @@ class Service:
         return {"pid": self.pid, "name": self.name, "cpus": list(self.cpus), "nice": self.nice}
 
 
-def keep_aside(pids: Iterable[int], *, head_pid: int, reserve: CpuSet) -> tuple[Service, ...]:
+def keep_aside(pids: Iterable[int], *, head_pid: int, reserve: CpuSet, lower: bool) -> tuple[Service, ...]:
     """Return where these processes of the runtime run, after they were moved aside.
 
     Args:
         pids: The runtime's processes, ranks excluded.
         head_pid: The head among them.
-        reserve: PU os indices to bind every thread of them to; empty lowers the priority of the group's services.
+        reserve: PU os indices to bind every thread of them to; empty leaves them where they are.
+        lower: Whether the group's services get the lowest priority.
     """
     services = []
     for pid in pids:
@@ -55,7 +58,7 @@ def keep_aside(pids: Iterable[int], *, head_pid: int, reserve: CpuSet) -> tuple[
             with suppress(ProcessLookupError):
                 if reserve:
                     os.sched_setaffinity(tid, set(reserve))
-                elif name == "Dragon group service":
+                if lower and name == "Dragon group service":
                     os.setpriority(os.PRIO_PROCESS, tid, _LOWEST_PRIORITY)
         with suppress(ProcessLookupError):
             cpus = CpuSet.of(os.sched_getaffinity(pid))

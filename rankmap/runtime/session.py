@@ -25,6 +25,7 @@ __all__ = [
     "ControlDirectory",
     "Session",
     "dragon_command",
+    "dropped",
     "in_runtime",
     "processes_of_group",
     "restored",
@@ -87,6 +88,12 @@ def restored(environ: Mapping[str, str]) -> dict[str, str | None]:
     return {name: environ.get(name) for name in ("PATH", "PYTHONPATH", "TMPDIR")}
 
 
+def dropped(library_dirs: tuple[str, ...], *, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return those of our directories that the user's own LD_LIBRARY_PATH does not have: the ranks do without them."""
+    users = environ.get("LD_LIBRARY_PATH", "").split(":")
+    return tuple(path for path in library_dirs if path not in users)
+
+
 def _joined(*parts: str | None) -> str:
     return ":".join(part for part in parts if part)
 
@@ -126,7 +133,7 @@ class Session:
     is one process group (``dragon`` makes itself its leader), which is how everything in it can be ended.
     """
 
-    ends_with_head = False
+    runtime_stays = False
     output_descriptors = (1, 2)
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:

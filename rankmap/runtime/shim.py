@@ -28,7 +28,7 @@ LENGTH_BYTES = 4
 STOPPED = 125
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
-NO_SUPERVISOR = 123
+NO_START = 123
 
 
 def see(rank: int) -> dict[str, Any]:
@@ -101,7 +101,6 @@ def become(row: dict[str, Any], fds: list[int]) -> None:
     for fd in fds:
         if fd >= N_STANDARD_FDS:
             os.close(fd)
-    os.chdir(row["cwd"])
     signal(SIGPIPE, SIG_DFL)
     signal(SIGXFSZ, SIG_DFL)
     os.execve(row["path"], row["argv"], env)  # noqa: S606 - no shell is the point
@@ -116,18 +115,23 @@ def main(path: str, rank: int) -> int:
         answer = receive(sock)
     except OSError as error:
         sys.stderr.write(f"rankmap: rank {rank} cannot reach its supervisor at {path}: {error}\n")
-        return NO_SUPERVISOR
+        return NO_START
     if answer is None:
-        return NO_SUPERVISOR
+        return NO_START
     row, fds = answer
     if row["kind"] != "go":
         return STOPPED
+    try:
+        os.chdir(row["cwd"])
+    except OSError as error:
+        send(sock, {"kind": "failed", "rank": rank, "errno": error.errno, "path": row["cwd"], "what": "directory"})
+        return NO_START
     # The application's exec closes the socket: the supervisor reads its end as "it runs".
     try:
         become(row, fds)
     except OSError as error:
         failure = {"kind": "failed", "rank": rank, "errno": error.errno, "path": error.filename or row["path"]}
-        send(sock, failure)
+        send(sock, {**failure, "what": "application"})
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
     return 0
 

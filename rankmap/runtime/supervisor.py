@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rankmap.cpuset import CpuSet
 from rankmap.errors import LaunchError, RankmapError, RuntimeUnusableError
 from rankmap.runtime import services
-from rankmap.runtime.application import exec_failure
+from rankmap.runtime.application import start_failure
 from rankmap.runtime.checking import Checker
 from rankmap.runtime.job import JobRequest, JobResult
 from rankmap.runtime.live import live_allocation
@@ -188,7 +188,7 @@ class Supervisor:
         if messages is None:
             self._drop(connection)
             self.head = None
-            if self.session is not None and self.session.ends_with_head:
+            if self.session is not None and self.session.runtime_stays:
                 self._on_runtime_end()
 
     def _on_head_message(self, message: Message) -> None:
@@ -260,7 +260,10 @@ class Supervisor:
         self.session.remember_shared_memory()
         ranks = {rank.seen.pid for rank in self.ranks if rank.seen is not None}
         self.services = services.keep_aside(
-            self.session.services(ranks), head_pid=self.head_pid, reserve=self.request.reserve
+            self.session.services(ranks),
+            head_pid=self.head_pid,
+            reserve=self.request.reserve,
+            lower=not self.session.runtime_stays,
         )
 
     def _start_applications(self) -> None:
@@ -279,7 +282,7 @@ class Supervisor:
         assert self.output is not None  # noqa: S101
         assert self.plan is not None  # noqa: S101
         assert rank.connection is not None  # noqa: S101
-        message = go(self.request.application, self.plan.rank(rank.number), drop_paths=self.request.library_dirs)
+        message = go(self.request.application, self.plan.rank(rank.number), drop_paths=self.request.drop_paths)
         fds: list[int] = []
         try:
             fds += self.output.open(rank.number)
@@ -298,9 +301,9 @@ class Supervisor:
     def _on_rank_message(self, rank: RankProcess, connection: Connection) -> None:
         messages = connection.receive()
         for message in messages or ():
-            status, why = exec_failure(message["path"], message["errno"])
+            status, why = start_failure(message["what"], message["path"], message["errno"])
             rank.ended_by_us = True
-            self._end(_Outcome(status=status, reason=f"rank {rank.number} could not start the application: {why}"))
+            self._end(_Outcome(status=status, reason=f"rank {rank.number} on {self.request.host}: {why}"))
         if messages is None:
             self._drop(connection)
             rank.connection = None
@@ -374,7 +377,8 @@ class Supervisor:
     def _finish(self) -> None:
         if not self.finishing:
             self.finishing = True
-            self._tell_head({"kind": "finish"})
+            assert self.session is not None  # noqa: S101
+            self._tell_head({"kind": "finish", "runtime_stays": self.session.runtime_stays})
             self.loop.call_after(_FINISH_TIMEOUT_S, self._give_up)
 
     def _give_up(self) -> None:

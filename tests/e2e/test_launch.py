@@ -129,7 +129,7 @@ def test_environment_directory_and_signals_are_as_a_shell_gives_them(rankmap: Ra
         "none",
         "--env",
         "A=b c",
-        "--env",
+        "--unset",
         "HOME",
         "--cwd",
         str(tmp_path),

@@ -67,7 +67,7 @@ def specs(draw: st.DrawFn) -> LayoutSpec:
     return LayoutSpec(
         n_ranks=draw(count),
         ranks_per_node=draw(st.none() | st.none() | st.integers(1, 12)),
-        cores_per_rank=draw(st.none() | st.none() | st.integers(1, 12)),
+        cpus_per_rank=draw(st.none() | st.none() | st.integers(1, 12)),
         oversubscribe=draw(st.booleans()),
         reserve=CpuSet.of(draw(st.sets(st.integers(0, 12), max_size=2) if draw(st.booleans()) else st.just(set()))),
         hosts=tuple(draw(st.lists(st.sampled_from(("n0", "n1", "n2")), max_size=2) | st.just([]))),

@@ -59,7 +59,7 @@ def test_universal_invariants(nodes: Allocation, spec: LayoutSpec) -> None:
         for rank in local:
             positions = _positions(rank.cpus, cores)
             assert rank.cpus == CpuSet.of(cpu for core, at in cores.items() if at in positions for cpu in core)
-            assert spec.cores_per_rank in (None, len(positions))
+            assert spec.cpus_per_rank in (None, len(positions))
             taken.update(positions)
         assert spec.oversubscribe or not taken or max(taken.values()) == 1
 
@@ -213,7 +213,7 @@ def _spec(text: str) -> LayoutSpec:
     return LayoutSpec(
         n_ranks=int(values["-n"]) if "-n" in values else None,
         ranks_per_node=int(values["-N"]) if "-N" in values else None,
-        cores_per_rank=int(values["-c"]) if "-c" in values else None,
+        cpus_per_rank=int(values["-c"]) if "-c" in values else None,
         oversubscribe="--oversubscribe" in values,
         reserve=CpuSet.parse(values.get("--reserve", "")),
         hosts=expand(values.get("--hosts", "")),

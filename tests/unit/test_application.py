@@ -15,7 +15,7 @@ from rankmap.errors import (
     RankmapError,
     UsageError,
 )
-from rankmap.runtime.application import Application, exec_failure, interpreter_of, resolve, with_env
+from rankmap.runtime.application import Application, interpreter_of, resolve, start_failure, with_env
 
 LONG = "a" * 5000
 
@@ -244,4 +244,11 @@ def test_what_the_user_sets_wins() -> None:
 )
 def test_a_failed_exec_has_a_status_and_words(number: int, status: int) -> None:
     """Not found is 127, everything else 126, as shells have it."""
-    assert (status, f"/a: {os.strerror(number)}") == exec_failure("/a", number)
+    words = f"the application cannot be started: /a: {os.strerror(number)}"
+    assert (status, words) == start_failure("application", "/a", number)
+
+
+def test_a_directory_that_is_gone_is_a_failed_launch() -> None:
+    """The working directory was there when the job was checked, so it is no matter of the request."""
+    words = "the working directory cannot be entered: /d: No such file or directory"
+    assert (123, words) == start_failure("directory", "/d", errno.ENOENT)

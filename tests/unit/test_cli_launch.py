@@ -37,17 +37,24 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         cli._Duration().convert(text, None, None)
 
 
-def test_variables_are_set_or_taken_out() -> None:
-    """The first = ends the name; without one the variable goes; the last word on a name counts."""
-    expected = {"A": "b=c", "B": "", "C": None, "D": "2"}
-    assert expected == cli._variables(("A=b=c", "B=", "C", "D=1", "D=2"))
+def test_variables_are_set_handed_on_or_taken_out() -> None:
+    """The first = ends the name; without one the shell's value is handed on; the last word on a name counts."""
+    expected = {"A": "b=c", "B": "", "PATH": os.environ["PATH"], "C": None, "D": "2"}
+    assert expected == cli._variables(("A=b=c", "B=", "PATH", "D=1", "D=2"), ("C", "D"))
+
+
+def test_a_variable_that_is_not_there_cannot_be_handed_on() -> None:
+    """Mpirun -x NAME hands on; a NAME that is not set is a mistake, never a removal."""
+    with pytest.raises(UsageError, match="--env NOT_SET_HERE: there is no such variable") as caught:
+        cli._variables(("NOT_SET_HERE",), ())
+    assert "--unset NOT_SET_HERE" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["", "=x", "="])
 def test_a_variable_has_a_name(text: str) -> None:
     """What was typed is in the message."""
     with pytest.raises(UsageError, match="--env") as caught:
-        cli._variables((text,))
+        cli._variables((text,), ())
     assert repr(text) in caught.value.message
 
 

@@ -184,7 +184,7 @@ def test_told_to_stop_it_ends_without_starting_anything(start: Callable[[], Star
     [
         ("/no/app", "/", errno.ENOENT, 127, "/no/app"),
         ("/etc/passwd", "/", errno.EACCES, 126, "/etc/passwd"),
-        ("/bin/sh", "/no/dir", errno.ENOENT, 127, "/no/dir"),
+        ("/bin/sh", "/no/dir", errno.ENOENT, 123, "/no/dir"),
     ],
 )
 def test_a_failed_exec_is_reported_with_what_failed(
@@ -193,7 +193,8 @@ def test_a_failed_exec_is_reported_with_what_failed(
     """The supervisor can say which file on which host, and the process has the status that a shell would give."""
     started = start()
     become(started, row("app", path=path, cwd=cwd))
-    assert started.messages() == [{"kind": "failed", "rank": 3, "errno": number, "path": named}]
+    what = "directory" if named == cwd else "application"
+    assert started.messages() == [{"kind": "failed", "rank": 3, "errno": number, "path": named, "what": what}]
     assert status == started.status()
 
 
