@@ -139,7 +139,8 @@ def shim_cpu(repeats: int) -> list[Row]:
             )
             connection = Connection(listener.accept()[0])
             connection.receive()
-            row = {"kind": "go", "path": true, "argv": [true], "cwd": "/", "env": {"drop_paths": [], "set": {}}}
+            changes: dict[str, Any] = {"drop_paths": [], "set": {}}
+            row = {"kind": "go", "path": true, "argv": [true], "cwd": "/", "slack_ns": 50_000, "env": changes}
             connection.send(row, [1, 2])
             shim.wait()
             connection.close()

@@ -45,7 +45,7 @@ def _row(rank: RankReport) -> tuple[str, ...]:
 def _services(report: Report) -> list[str]:
     groups: dict[str, list[str]] = {}
     for service in report.services:
-        place = f"services on CPUs {CpuSet.of(service['cpus'])}" + (f", nice {service['nice']}" if service["nice"] else "")
+        place = f"services on CPUs {CpuSet.of(service['cpus'])}" + (", SCHED_IDLE" if service["idle"] else "")
         groups.setdefault(place, []).append(service["name"])
     return [
         f"{place}: " + ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))

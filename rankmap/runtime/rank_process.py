@@ -78,13 +78,14 @@ class RankProcess:
             self.pidfd = None
 
 
-def go(application: Application, placement: RankPlacement, *, drop_paths: Sequence[str]) -> Message:
+def go(application: Application, placement: RankPlacement, *, drop_paths: Sequence[str], slack_ns: int) -> Message:
     """Return the message that gives a shim leave to become the application (shim.py, ``become``)."""
     return {
         "kind": "go",
         "path": application.path,
         "argv": list(application.argv),
         "cwd": application.cwd,
+        "slack_ns": slack_ns,
         "env": {
             "drop_paths": list(drop_paths),
             "set": {

@@ -2,17 +2,24 @@
 
 Dragon has, on one node, the runtime itself (global and local services, one process) and four more processes per PMIx
 group: its manager, and for the dictionary that MPI's start-up data go through an orchestrator, its group's manager
-and the dictionary's manager. None of them spins any more (quiet.py), but two still wake up often enough to take 15 %
-of a core each. In a runtime of our own they get a low priority: the ranks' start needs them for a moment only, and
-nobody needs them at its end. In a runtime that stays they keep theirs, because there the group has to be closed.
-With reserved CPUs all services are bound to these instead. The runtime itself keeps its priority, because the ranks
-are its children.
+and the dictionary's manager. None of them spins any more (quiet.py), but all wait by sleeping 1 to 4 ms at a time, in
+some ten threads: 2,500 wake-ups a second, each of which interrupts a rank on a node without a spare core.
+
+* Timer slack lets the kernel put such wake-ups together (prctl(2), PR_SET_TIMERSLACK; inherited over fork and exec).
+  A runtime of our own starts with ``START_SLACK_NS``: as much as does not slow its start. While the ranks run it is
+  raised to ``RUN_SLACK_NS`` where the kernel lets us (CAP_SYS_NICE), and taken back when the first of them ends. The
+  shim gives each rank the slack that the caller had.
+* In a runtime of our own the group's services are put into SCHED_IDLE: nobody needs them at the end of the job. In a
+  runtime that stays they keep their class, because there the group has to be closed.
+* With reserved CPUs all services are bound to these.
+
+docs/design/0007-quiet-services.md has the measurements.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,26 +27,29 @@ from typing import TYPE_CHECKING, Any
 from rankmap.cpuset import CpuSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["Service", "keep_aside"]
+__all__ = ["START_SLACK_NS", "Service", "keep_aside", "own_slack_ns", "set_slack", "slack_for_children"]
 
-_LOWEST_PRIORITY = 19
-_GROUP_SERVICE = "_dragon_native_python_process_main"
+START_SLACK_NS = 10_000_000
+RUN_SLACK_NS = 50_000_000
+_SLACK = "/proc/{}/timerslack_ns"
+_GROUP_SERVICE = "Dragon group service"
+_GROUP_SERVICE_COMMAND = "_dragon_native_python_process_main"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One process of the runtime that is no rank. ``cpus`` are PU os indices, ``nice`` its priority (19 is lowest)."""
+    """One process of the runtime that is no rank. ``cpus`` are PU os indices; ``idle``: it is in SCHED_IDLE."""
 
     pid: int
     name: str
     cpus: CpuSet
-    nice: int
+    idle: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {"pid": self.pid, "name": self.name, "cpus": list(self.cpus), "nice": self.nice}
+        return {"pid": self.pid, "name": self.name, "cpus": list(self.cpus), "idle": self.idle}
 
 
 def keep_aside(pids: Iterable[int], *, head_pid: int, reserve: CpuSet, lower: bool) -> tuple[Service, ...]:
@@ -49,7 +59,7 @@ def keep_aside(pids: Iterable[int], *, head_pid: int, reserve: CpuSet, lower: bo
         pids: The runtime's processes, ranks excluded.
         head_pid: The head among them.
         reserve: PU os indices to bind every thread of them to; empty leaves them where they are.
-        lower: Whether the group's services get the lowest priority.
+        lower: Whether the runtime is ours, so that what it does between the ranks' start and end may take its time.
     """
     services = []
     for pid in pids:
@@ -58,13 +68,43 @@ def keep_aside(pids: Iterable[int], *, head_pid: int, reserve: CpuSet, lower: bo
             with suppress(ProcessLookupError):
                 if reserve:
                     os.sched_setaffinity(tid, set(reserve))
-                if lower and name == "Dragon group service":
-                    os.setpriority(os.PRIO_PROCESS, tid, _LOWEST_PRIORITY)
+                if lower and name == _GROUP_SERVICE:
+                    os.sched_setscheduler(tid, os.SCHED_IDLE, os.sched_param(0))
+        if lower:
+            set_slack([pid], RUN_SLACK_NS)
         with suppress(ProcessLookupError):
             cpus = CpuSet.of(os.sched_getaffinity(pid))
-            nice = os.getpriority(os.PRIO_PROCESS, pid)
-            services.append(Service(pid=pid, name=name, cpus=cpus, nice=nice))
+            idle = os.sched_getscheduler(pid) == os.SCHED_IDLE
+            services.append(Service(pid=pid, name=name, cpus=cpus, idle=idle))
     return tuple(services)
+
+
+def own_slack_ns() -> int:
+    """Return this process's timer slack in ns, for the ranks to get back."""
+    with suppress(OSError, ValueError):
+        return int(Path(_SLACK.format("self")).read_text())
+    return 0
+
+
+@contextmanager
+def slack_for_children() -> Iterator[None]:
+    """Let what is started in this context begin with ``START_SLACK_NS``."""
+    before_ns = own_slack_ns()
+    with suppress(OSError):
+        Path(_SLACK.format("self")).write_text(str(START_SLACK_NS))
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            Path(_SLACK.format("self")).write_text(str(before_ns))
+
+
+def set_slack(pids: Iterable[int], slack_ns: int) -> None:
+    """Set the timer slack of every thread of these processes, where the kernel lets us (CAP_SYS_NICE)."""
+    for pid in pids:
+        for tid in _threads(pid):
+            with suppress(OSError):
+                Path(_SLACK.format(tid)).write_text(str(slack_ns))
 
 
 def _threads(pid: int) -> list[int]:
@@ -77,6 +117,6 @@ def _name(pid: int, *, head_pid: int) -> str:
     if pid == head_pid:
         return "rankmap head"
     with suppress(OSError):
-        if _GROUP_SERVICE in Path(f"/proc/{pid}/cmdline").read_text(errors="replace"):
-            return "Dragon group service"
+        if _GROUP_SERVICE_COMMAND in Path(f"/proc/{pid}/cmdline").read_text(errors="replace"):
+            return _GROUP_SERVICE
     return "Dragon runtime"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.errors import RuntimeUnusableError
+from rankmap.runtime.services import slack_for_children
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -150,15 +151,16 @@ class Session:
         """
         head = [sys.executable, "-m", "rankmap.runtime.head", str(control.socket)]
         # process_group: a session leader makes Dragon hang, and Ctrl-C must reach rankmap only.
-        process = subprocess.Popen(
-            [str(dragon_command(environ)), "-s", *head],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(environ),
-            cwd=control.path,
-            process_group=0,
-        )
+        with slack_for_children():
+            process = subprocess.Popen(
+                [str(dragon_command(environ)), "-s", *head],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(environ),
+                cwd=control.path,
+                process_group=0,
+            )
         assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
         os.set_blocking(process.stdout.fileno(), False)
         return cls(process)

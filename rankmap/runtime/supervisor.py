@@ -75,6 +75,7 @@ class Supervisor:
         self.ranks: list[RankProcess] = []
         self.checker: Checker | None = None
         self.output: RankOutput | None = None
+        self.slack_ns = services.own_slack_ns()
         self.services: tuple[services.Service, ...] = ()
         self.outcome: _Outcome | None = None
         self.interrupted = False
@@ -282,7 +283,9 @@ class Supervisor:
         assert self.output is not None  # noqa: S101
         assert self.plan is not None  # noqa: S101
         assert rank.connection is not None  # noqa: S101
-        message = go(self.request.application, self.plan.rank(rank.number), drop_paths=self.request.drop_paths)
+        placement = self.plan.rank(rank.number)
+        request = self.request
+        message = go(request.application, placement, drop_paths=request.drop_paths, slack_ns=self.slack_ns)
         fds: list[int] = []
         try:
             fds += self.output.open(rank.number)
@@ -316,6 +319,8 @@ class Supervisor:
         assert rank.pidfd is not None  # noqa: S101
         self.loop.forget(rank.pidfd)
         rank.close_pidfd()
+        if not any(other.ended for other in self.ranks) and self.session is not None and not self.session.runtime_stays:
+            services.set_slack([service.pid for service in self.services], services.START_SLACK_NS)
         rank.ended = True
         if rank.exit_code is None:
             self._tell_head({"kind": "reap", "count": 1})

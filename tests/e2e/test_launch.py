@@ -226,7 +226,7 @@ def test_nothing_but_the_ranks_uses_the_cores(rankmap: Rankmap) -> None:
     done = rankmap("launch", *TWO, "--", PYTHON, meter)
     assert done.status == 0
     usage = json.loads(done.stdout)
-    assert {name: share for name, share in usage.items() if share > 0.4} == {}
+    assert {name: share for name, share in usage.items() if share > 0.1} == {}
     ours = {name: share for name, share in usage.items() if "rankmap" in name}
     assert len(ours) >= 2
     assert {name: share for name, share in ours.items() if share > 0.01} == {}

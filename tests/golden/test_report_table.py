@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from rankmap.report import Report
 
 SERVICES = (
-    {"pid": 40, "name": "Dragon runtime", "cpus": [0, 1], "nice": 0},
-    {"pid": 41, "name": "rankmap head", "cpus": [0, 1], "nice": 0},
-    {"pid": 42, "name": "Dragon group service", "cpus": [0, 1], "nice": 19},
-    {"pid": 43, "name": "Dragon group service", "cpus": [0, 1], "nice": 19},
+    {"pid": 40, "name": "Dragon runtime", "cpus": [0, 1], "idle": False},
+    {"pid": 41, "name": "rankmap head", "cpus": [0, 1], "idle": False},
+    {"pid": 42, "name": "Dragon group service", "cpus": [0, 1], "idle": True},
+    {"pid": 43, "name": "Dragon group service", "cpus": [0, 1], "idle": True},
 )
 
 

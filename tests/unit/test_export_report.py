@@ -49,12 +49,12 @@ def test_a_rank_without_binding_or_domain_is_shown_as_such() -> None:
 def test_services_are_grouped_by_place() -> None:
     """Equal places share a line, equal names are counted, a lowered priority is said."""
     services = [
-        {"pid": 1, "name": "Dragon runtime", "cpus": [0, 1], "nice": 0},
-        {"pid": 2, "name": "Dragon group service", "cpus": [0, 1], "nice": 19},
-        {"pid": 3, "name": "Dragon group service", "cpus": [0, 1], "nice": 19},
-        {"pid": 4, "name": "rankmap head", "cpus": [0, 1], "nice": 0},
+        {"pid": 1, "name": "Dragon runtime", "cpus": [0, 1], "idle": False},
+        {"pid": 2, "name": "Dragon group service", "cpus": [0, 1], "idle": True},
+        {"pid": 3, "name": "Dragon group service", "cpus": [0, 1], "idle": True},
+        {"pid": 4, "name": "rankmap head", "cpus": [0, 1], "idle": False},
     ]
     assert table(verify(PLAN, SEEN, services=services)).splitlines()[-2:] == [
-        "CPUs 0-1: 1 x Dragon runtime, 1 x rankmap head",
-        "CPUs 0-1, nice 19: 2 x Dragon group service",
+        "services on CPUs 0-1: 1 x Dragon runtime, 1 x rankmap head",
+        "services on CPUs 0-1, SCHED_IDLE: 2 x Dragon group service",
     ]

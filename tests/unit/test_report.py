@@ -68,7 +68,7 @@ def test_errors_come_in_rank_order_with_their_rank() -> None:
 
 def test_json_is_the_contract() -> None:
     """The text form reads back as schema, verdict, ranks (planned, observed, findings) and services, and no more."""
-    service = {"pid": 1, "name": "Dragon runtime", "cpus": [0], "nice": 0}
+    service = {"pid": 1, "name": "Dragon runtime", "cpus": [0], "idle": False}
     text = Report(ranks=(rank(0, Severity.ERROR), rank(1, seen=False)), services=(service,)).to_json()
     assert json.loads(text) == {
         "schema": "rankmap.report/1",

@@ -72,7 +72,8 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Started]]:
 
 def row(*argv: str, path: str = "/bin/sh", cwd: str = "/", **env: str | None) -> Message:
     """Return the leave to become this application."""
-    return {"kind": "go", "path": path, "argv": list(argv), "cwd": cwd, "env": {"drop_paths": ["/ours"], "set": env}}
+    changes = {"drop_paths": ["/ours"], "set": env}
+    return {"kind": "go", "path": path, "argv": list(argv), "cwd": cwd, "slack_ns": 60_000, "env": changes}
 
 
 def become(started: Started, message: Message, stdin: Sequence[int] = ()) -> tuple[str, str]:
@@ -196,6 +197,11 @@ def test_a_failed_exec_is_reported_with_what_failed(
     what = "directory" if named == cwd else "application"
     assert started.messages() == [{"kind": "failed", "rank": 3, "errno": number, "path": named, "what": what}]
     assert status == started.status()
+
+
+def test_the_application_has_the_callers_timer_slack(start: Callable[[], Started]) -> None:
+    """Dragon's processes run with a large one, which would make an application's timers late."""
+    assert ("60000\n", "") == become(start(), row("sh", "-c", "cat /proc/self/timerslack_ns"))
 
 
 def test_it_ends_when_its_supervisor_is_gone(start: Callable[[], Started]) -> None:

@@ -153,7 +153,7 @@ def test_domains_without_cpus_are_in_no_rank() -> None:
 
 def test_services_are_passed_on() -> None:
     """Where Dragon's own processes run is part of the report."""
-    services = [{"pid": 1, "name": "Dragon runtime", "cpus": [0], "nice": 0}]
+    services = [{"pid": 1, "name": "Dragon runtime", "cpus": [0], "idle": False}]
     assert verify(TWO_NODES, {}, services=services).services == tuple(services)
 
 
