@@ -47,15 +47,20 @@ clean: ## remove what was built; .venv stays
 	find rankmap tests mpi_examples -name __pycache__ -prune -exec rm -rf {} +
 	$(MAKE) -C mpi_examples clean
 
+# what pip does for installed packages; where PYTHONDONTWRITEBYTECODE is set each start would compile anew
+COMPILE = $(BIN)/python -m compileall -q rankmap
+
 # two ranks fit on two cores; rankmap itself knows whether there are two
 ONE_CORE = $(shell $(BIN)/rankmap plan -n 2 >/dev/null 2>&1 || echo --oversubscribe)
 
 .venv/.demo-installed: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install -q -e '.[mpi]'
+	$(COMPILE)
 	@touch $@
 
 .venv/.dev-installed: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install -q -e '.[mpi,dev]'
+	$(COMPILE)
 	@touch .venv/.demo-installed $@
 
 $(BIN)/pip:

@@ -31,6 +31,7 @@ class RankProcess:
         connection: To its shim; None before the shim has reported and after the application was started.
         seen: What was observed; None before the shim has reported.
         pidfd: Its pidfd_open(2) descriptor while it lives.
+        released: Whether its shim was given leave to become the application.
         running: Whether the application was started.
         ended: Whether the process has ended; its exit code may not be known yet.
         exit_code: As Dragon reports it; negative -N is signal N.
@@ -41,6 +42,7 @@ class RankProcess:
     connection: Connection | None = None
     seen: Observation | None = None
     pidfd: int | None = None
+    released: bool = False
     running: bool = False
     ended: bool = False
     exit_code: int | None = None
@@ -60,11 +62,14 @@ class RankProcess:
             self.pidfd = os.pidfd_open(message["pid"])
 
     def end(self, number: signal.Signals) -> None:
-        """Send this signal to the application; a shim that still waits is told to stop instead."""
+        """Send this signal to the process; a shim that waits for leave is told to stop instead, unless it is SIGKILL.
+
+        Between the leave and the exec nobody can tell shim and application apart, so from then on it is the signal.
+        """
         if self.ended:
             return
         self.ended_by_us = True
-        if self.running and self.pidfd is not None:
+        if self.pidfd is not None and (self.released or number is signal.SIGKILL):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
         elif self.connection is not None:

@@ -44,6 +44,8 @@ _HEAD_TIMEOUT_S = 60.0
 _SHIMS_TIMEOUT_S = 120.0
 _TERM_GRACE_S = 2.0
 _OUTPUT_GRACE_S = 2.0
+# After SIGKILL: how long Dragon may take to report the exit codes before the runtime is ended by force.
+_END_TIMEOUT_S = 20.0
 _FINISH_TIMEOUT_S = 60.0
 _SHOWN_LOG_LINES = 15
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -291,6 +293,7 @@ class Supervisor:
             fds += self.output.open(rank.number)
             if self.request.stdin_rank == rank.number:
                 fds.insert(0, pump_stdin())
+            rank.released = True
             rank.connection.send(message, fds)
         except (BrokenPipeError, ConnectionResetError):
             return  # it died: its pidfd tells
@@ -358,6 +361,7 @@ class Supervisor:
     def _end_ranks(self) -> None:
         self._signal_ranks(signal.SIGTERM)
         self.loop.call_after(_TERM_GRACE_S, lambda: self._signal_ranks(signal.SIGKILL))
+        self.loop.call_after(_TERM_GRACE_S + _END_TIMEOUT_S, self._give_up)
 
     def _signal_ranks(self, number: signal.Signals) -> None:
         for rank in self.ranks:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.conftest import CHECKOUT, LIMIT_S, RANKMAP, Done, environment, run
+from tests.e2e.conftest import CHECKOUT, RANKMAP, Done, environment, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,10 +176,13 @@ def test_a_signal_ends_the_job_and_leaves_nothing(number: signal.Signals, status
             cwd=CHECKOUT,
         )
         assert job.stdout is not None
-        with job, job.stdout:
-            assert job.stdout.readline() == b"up\n"
+        try:
+            assert b"up\n" == job.stdout.readline()
             job.send_signal(number)
-            assert status == job.wait(timeout=LIMIT_S)
+            assert status == job.wait(timeout=30)
+        finally:
+            job.kill()
+            job.communicate()
     assert f"ended by {number.name}" in err.read_text()
 
 
