@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -82,6 +83,8 @@ def main(args: Sequence[str] | None = None) -> None:
         _drop_stdout()
         status = 128 + signal.SIGPIPE
     except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EIO, errno.EDQUOT}:
+            raise
         # A full disk under stdout; what reads and writes other files says so in words of its own.
         _drop_stdout()
         status = _complain(f"the output could not be written: {error.strerror}", "", 1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rankmap.api import discover
 from rankmap.cli.layout_options import layout_options
 from rankmap.cli.options import machine_option, output_option, write_result
 from rankmap.discovery import machine as machines
@@ -40,9 +41,7 @@ def plan(*, spec: LayoutSpec, machine: tuple[str, ...], form: str, output: Path 
     Nothing asked is one rank per usable core. Without --machine the ranks are planned for this host, on the CPUs
     that this process may use.
     """
-    allocation = (
-        machines.load_all(machine, environ=os.environ) if machine else machines.this_host_allocation(os.environ)
-    )
+    allocation = machines.load_all(machine, environ=os.environ) if machine else discover()
     made = make_plan(allocation, spec)
     write_result(_text(made, form), output)
     for note in made.notes:

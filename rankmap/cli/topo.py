@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rankmap.api import discover
 from rankmap.cli.options import machine_option, output_option, write_result
 from rankmap.discovery import machine as machines
 from rankmap.errors import UsageError
@@ -29,11 +30,10 @@ __all__ = ["topo"]
 def topo(machine: tuple[str, ...], form: str, output: Path | None) -> None:
     """Show what the nodes are made of: packages, NUMA domains, CPUs, memory, GPUs, NICs.
 
-    Without --machine this host is shown, with the CPUs that this process may use.
+    Without --machine: the Dragon runtime around this command, else this host, with the CPUs that this process may
+    use.
     """
-    allocation = (
-        machines.load_all(machine, environ=os.environ) if machine else machines.this_host_allocation(os.environ)
-    )
+    allocation = machines.load_all(machine, environ=os.environ) if machine else discover()
     if form == "table":
         text = exporter.table(allocation)
     elif form == "json":

@@ -86,8 +86,12 @@ class Checker:
             for rank, seen in zip(self._ranks, before, strict=True):  # not yet more than a suspicion
                 rank.seen = seen
             loop.call_after(_CONFIRM_S, lambda: self._look(loop, looks))
-        elif frozenset.intersection(*looks):
-            self._judge(report)
+            return
+        wrong = frozenset.intersection(*looks)
+        for rank, seen in zip(self._ranks, before, strict=True):
+            if rank.number not in wrong:  # a moment's excursion
+                rank.seen = seen
+        self._judge(self.report())
 
     def _judge(self, report: Report) -> None:
         lines = [

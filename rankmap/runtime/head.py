@@ -34,6 +34,10 @@ class Head:
         self.supervisor = supervisor
         self.group: Group | None = None
         self.polling = False
+        # Ranks that the supervisor has seen end and whose exit codes it does not know.
+        self.awaited: set[int] = set()
+        self.reported: set[int] = set()
+        self.runtime_stays = False
 
     def run(self) -> None:
         """Serve the supervisor until it says ``finish`` or is gone."""
@@ -49,10 +53,7 @@ class Head:
                     case "quiet":
                         self.polling = False
                     case "reap":
-                        self.reap(message["count"])
-                    case "kill":
-                        if self.group is not None and self.group.alive:
-                            self.group.kill()
+                        self.awaited.update(set(message["ranks"]) - self.reported)
                     case "finish":
                         # A runtime of our own ends with this process and needs no tidying; closing the group in it
                         # took 1 s, and over a minute on a machine whose cores are all busy.
@@ -65,7 +66,7 @@ class Head:
 
     def next_messages(self) -> list[Message]:
         """Return what the supervisor said; while polling, report ranks that ended and come back without a message."""
-        if self.polling and self.group is not None and self.group.alive:
+        if (self.polling or self.awaited) and self.group is not None and self.group.alive:
             self.report(self.group.ended(_POLL_S))
             if not select.select([self.supervisor], [], [], 0)[0]:
                 return []
@@ -73,7 +74,7 @@ class Head:
         if messages is None:
             if self.group is not None and self.group.alive:
                 self.group.kill()
-            return [{"kind": "finish", "runtime_stays": False}]
+            return [{"kind": "finish", "runtime_stays": self.runtime_stays}]
         return messages
 
     def start(self, message: Message) -> None:
@@ -85,16 +86,12 @@ class Head:
             starts, backend=message["backend"], socket_path=message["socket"], python=sys.executable
         )
         self.polling = True
-
-    def reap(self, count: int) -> None:
-        """Report the exit codes of this many ranks, which the supervisor has seen end."""
-        while count > 0 and self.group is not None and self.group.alive:
-            codes = self.group.ended(_POLL_S)
-            self.report(codes)
-            count -= len(codes)
+        self.runtime_stays = message["runtime_stays"]
 
     def report(self, codes: dict[int, int]) -> None:
         """Tell the supervisor which ranks ended, and how."""
+        self.awaited.difference_update(codes)
+        self.reported.update(codes)
         if codes:
             self.supervisor.send({"kind": "ended", "codes": codes})
 

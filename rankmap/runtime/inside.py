@@ -27,6 +27,7 @@ __all__ = ["InsideSession", "launcher_descriptors", "require_libpmix", "wait_unt
 _END_GRACE_S = 5.0
 _FIONREAD = 0x541B
 _PIDFD_GETFD = 438  # the same number on every architecture since Linux 5.6
+_CHECK_TIMEOUT_S = 20.0
 _CHECK = "import ctypes, sys; ctypes.CDLL('libpmix.so').PMIx_Get_version"
 
 
@@ -60,6 +61,9 @@ class InsideSession:
 
     def end(self, *, head_pid: int) -> None:
         """Return when the head is gone, ended by force if need be; the runtime and all else in it stay."""
+        for descriptor in self.output_descriptors:
+            if descriptor > 2:  # noqa: PLR2004 - not our own stdout and stderr
+                os.close(descriptor)
         for number in (signal.SIGTERM, signal.SIGKILL) if head_pid else ():
             deadline_s = time.monotonic() + _END_GRACE_S
             with suppress(ProcessLookupError):
@@ -88,6 +92,7 @@ def require_libpmix(libpmix: Libpmix, *, environ: Mapping[str, str]) -> None:
         env={**environ, "LD_LIBRARY_PATH": path},
         capture_output=True,
         check=False,
+        timeout=_CHECK_TIMEOUT_S,
     )
     if check.returncode != 0:
         msg = "this Dragon runtime was started where libpmix.so cannot be found; its first MPI rank would abort it"

@@ -86,20 +86,21 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
     resolved = application.resolve(argv, cwd=options.cwd or Path(), environ=environ, set_env=options.set_env)
     plan = plan_for(Allocation.of(((host, topology),)))
     inside = in_runtime(environ)
-    libpmix = find_libpmix(environ)
-    use = _mpi_use(resolved, options.pmi, environ=environ, libpmix=str(libpmix.path))
+    libpmix = None if options.pmi in {Pmi.NONE, Pmi.CRAY} else find_libpmix(environ)
+    use = _mpi_use(resolved, options.pmi, environ=environ, libpmix=str(libpmix.path) if libpmix else "")
     mpi_library.require_pmi(use, n_ranks=plan.n_ranks)
     if not inside:
         dragon_command(environ)
-    elif use.pmi == "pmix":
+    elif libpmix is not None and use.pmi == "pmix":
         require_libpmix(libpmix, environ=environ)
     if options.output.directory is not None:
         prepare_directory(options.output.directory)
     say(f"PMI back end {use.pmi or 'none'}: {use.reason}")
-    say(f"libpmix: {libpmix.path} ({libpmix.version})")
+    if libpmix is not None:
+        say(f"libpmix: {libpmix.path} ({libpmix.version})")
     control = ControlDirectory()
     try:
-        library_dirs = () if inside else control.offer_libpmix(libpmix)
+        library_dirs = () if inside or libpmix is None else control.offer_libpmix(libpmix)
 
         def start() -> Session | InsideSession:
             if inside:

@@ -26,7 +26,7 @@ def threads_of(pid: int, *, proc: Path = Path("/proc")) -> tuple[ThreadObservati
     threads = []
     for tid in tids:
         try:
-            status = (proc / str(pid) / "task" / str(tid) / "status").read_text()
+            status = (proc / str(pid) / "task" / str(tid) / "status").read_text(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
         cpus = next((line[len(_FIELD) :] for line in status.splitlines() if line.startswith(_FIELD)), None)

@@ -68,7 +68,8 @@ class Outlet:
 
     Args:
         fd: Where to write (the caller's stdout or stderr).
-        wake: Called from the thread when there is room again after ``full``, and when writing failed.
+        wake: Called from the thread when there is room again after ``full``, when all is written, and when writing
+            failed.
     """
 
     def __init__(self, fd: int, wake: Callable[[], None]) -> None:
@@ -86,6 +87,11 @@ class Outlet:
     def full(self) -> bool:
         """Whether so much waits to be written that no more should be read from the ranks."""
         return self._pending_bytes > _HIGH_WATER_BYTES
+
+    @property
+    def empty(self) -> bool:
+        """Whether all that was given was written, or is dropped because writing has failed."""
+        return not self._pending_bytes
 
     def write(self, data: bytes) -> None:
         """Let this be written after all that was given before; it is dropped once writing has failed."""
@@ -126,10 +132,11 @@ class Outlet:
                 self._wait_for_room()
                 continue
             view = view[written:]
-            was_full = self.full
             with self._changed:
+                was_full = self.full
                 self._pending_bytes -= written
-            if was_full and not self.full:
+                worth_telling = (was_full and not self.full) or not self._pending_bytes
+            if worth_telling:
                 self._wake()
 
     def _wait_for_room(self) -> None:

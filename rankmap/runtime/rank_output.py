@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,7 +25,6 @@ _READ_BYTES = 1 << 16
 @dataclass(slots=True)
 class _Stream:
     fd: int
-    rank: int
     lines: LineAssembler
     outlet: Outlet
 
@@ -62,7 +62,6 @@ class RankOutput:
         self._options = options
         self._n_ranks = n_ranks
         self._outlets = tuple(Outlet(fd, loop.wake) for fd in targets)
-        self._open: set[int] = set()
         self._paused: list[_Stream] = []
         self._streams: dict[int, _Stream] = {}
 
@@ -82,7 +81,7 @@ class RankOutput:
         os.set_blocking(read_end, False)
         prefix = f"[{rank}] ".encode() if self._options.label else b""
         lines = LineAssembler(prefix, whole_lines=bool(prefix) or self._n_ranks > 1)
-        stream = _Stream(fd=read_end, rank=rank, lines=lines, outlet=outlet)
+        stream = _Stream(fd=read_end, lines=lines, outlet=outlet)
         self._streams[read_end] = stream
         self._loop.call_when_readable(read_end, partial(self._read, stream))
         return write_end
@@ -112,8 +111,12 @@ class RankOutput:
             self._loop.call_when_readable(stream.fd, partial(self._read, stream))
 
     def drained(self) -> bool:
-        """Return whether every rank has closed its output and all of it was taken over."""
-        return not self._streams
+        """Return whether every rank has closed its output, and all of it was written."""
+        return not self._streams and all(outlet.empty for outlet in self._outlets)
+
+    def stalled(self) -> bool:
+        """Return whether all that has come was written, and what is still open is held open by somebody else."""
+        return not self._paused and all(outlet.empty for outlet in self._outlets)
 
     def broken(self) -> OSError | None:
         """Return the error that writing to the caller ended with, if it did."""
@@ -126,6 +129,9 @@ class RankOutput:
     def close(self, *, timeout_s: float | None) -> None:
         """Pass on what is left, and return when it is written, or after this long (None: never)."""
         for stream in list(self._streams.values()):
+            with suppress(BlockingIOError):
+                while data := os.read(stream.fd, _READ_BYTES):
+                    stream.outlet.write(stream.lines.feed(data))
             stream.outlet.write(stream.lines.end())
             self._close(stream)
         for outlet in self._outlets:

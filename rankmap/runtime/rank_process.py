@@ -34,6 +34,7 @@ class RankProcess:
         released: Whether its shim was given leave to become the application.
         running: Whether the application was started.
         ended: Whether the process has ended; its exit code may not be known yet.
+        end_order: Which rank of the job it was to end: 1 is the first; 0 while it lives.
         exit_code: As Dragon reports it; negative -N is signal N.
         ended_by_us: Whether its end is our doing: its exit code then says nothing about the job.
     """
@@ -45,6 +46,7 @@ class RankProcess:
     released: bool = False
     running: bool = False
     ended: bool = False
+    end_order: int = 0
     exit_code: int | None = None
     ended_by_us: bool = False
 

@@ -65,7 +65,7 @@ def keep_aside(pids: Iterable[int], *, head_pid: int, reserve: CpuSet, lower: bo
     for pid in pids:
         name = _name(pid, head_pid=head_pid)
         for tid in _threads(pid):
-            with suppress(ProcessLookupError):
+            with suppress(OSError):  # it has ended, or these CPUs are not ours to use: the report says where it is
                 if reserve:
                     os.sched_setaffinity(tid, set(reserve))
                 if lower and name == _GROUP_SERVICE:

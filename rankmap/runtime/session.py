@@ -213,7 +213,8 @@ class Session:
                 with suppress(subprocess.TimeoutExpired):
                     self.process.wait(timeout=0.05)
         self._kill_leftovers()
-        self.process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=_END_GRACE_S)
         for name in self._shared_memory:
             Path(name).unlink(missing_ok=True)
         assert self.process.stdout is not None  # noqa: S101
@@ -238,11 +239,11 @@ def processes_of_group(process_group: int) -> list[int]:
     for entry in os.listdir("/proc"):  # noqa: PTH208 - Path objects for a thousand pids take their time
         if entry.isdigit():
             try:
-                stat = Path(f"/proc/{entry}/stat").read_text()
+                stat = Path(f"/proc/{entry}/stat").read_bytes()  # the name in it may be cut inside a character
             except OSError:
                 continue
-            state, _, group = stat.rpartition(")")[2].split()[:3]
-            if int(group) == process_group and state not in "ZX":
+            state, _, group = stat.rpartition(b")")[2].split()[:3]
+            if int(group) == process_group and state not in b"ZX":
                 pids.append(int(entry))
     return pids
 

@@ -7,6 +7,7 @@ and timers. docs/design/0006-supervisor.md draws it.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -44,6 +45,7 @@ _HEAD_TIMEOUT_S = 60.0
 _SHIMS_TIMEOUT_S = 120.0
 _TERM_GRACE_S = 2.0
 _OUTPUT_GRACE_S = 2.0
+_SEND_TIMEOUT_S = 10.0
 # After SIGKILL: how long Dragon may take to report the exit codes before the runtime is ended by force.
 _END_TIMEOUT_S = 20.0
 _FINISH_TIMEOUT_S = 60.0
@@ -100,10 +102,11 @@ class Supervisor:
                 while not self.done:
                     self._step()
             finally:
+                self._signal_ranks(signal.SIGKILL)
                 if self.session is not None:
                     self.session.end(head_pid=self.head_pid)
                 if self.output is not None:
-                    self.output.close(timeout_s=None if self.outcome is None else _OUTPUT_GRACE_S)
+                    self.output.close(timeout_s=_OUTPUT_GRACE_S)
         return self._result()
 
     def _step(self) -> None:
@@ -116,9 +119,13 @@ class Supervisor:
     def _on_wake(self, signals: list[int]) -> None:
         if self.output is not None:
             self.output.resume()
-            if self.output.broken() is not None and self.outcome is None:
-                # As for any program in a pipeline whose reader has had enough.
-                self._end(_Outcome(status=128 + signal.SIGPIPE, reason=""))
+            error = self.output.broken()
+            if error is not None and self.outcome is None:
+                # As for any program in a pipeline whose reader has had enough; a full disk is worth a word.
+                quiet = error.errno == errno.EPIPE
+                status = 128 + signal.SIGPIPE if quiet else LaunchError.exit_status
+                reason = "" if quiet else f"the output cannot be written: {error.strerror}"
+                self._end(_Outcome(status=status, reason=reason))
         for number in signals:
             if self.interrupted:
                 self._signal_ranks(signal.SIGKILL)
@@ -166,6 +173,7 @@ class Supervisor:
     def _accept(self, listener: socket.socket) -> None:
         with suppress(BlockingIOError):
             connection = Connection(listener.accept()[0])
+            connection.sock.settimeout(_SEND_TIMEOUT_S)
             self.loop.call_when_readable(connection, lambda: self._on_first_message(connection))
 
     def _on_first_message(self, connection: Connection) -> None:
@@ -201,7 +209,8 @@ class Supervisor:
             case "nodes":
                 self._plan_and_start(message["nodes"])
             case "ended":
-                for number, code in message["codes"].items():
+                # The rank that ended first is judged first, whatever the order of the news.
+                for number, code in sorted(message["codes"].items(), key=lambda item: self.ranks[item[0]].end_order):
                     self._on_exit_code(self.ranks[number], code)
             case "error":
                 text = message["message"] + (f"\n{message['traceback']}" if self.request.verbose else "")
@@ -232,8 +241,15 @@ class Supervisor:
             (names[placement.host], list(placement.cpus or allocation.topology(0).usable))
             for placement in plan.iter_ranks()
         ]
-        socket_path = str(self.control.socket)
-        self._tell_head({"kind": "start", "starts": starts, "backend": self.request.backend, "socket": socket_path})
+        self._tell_head(
+            {
+                "kind": "start",
+                "starts": starts,
+                "backend": self.request.backend,
+                "socket": str(self.control.socket),
+                "runtime_stays": self.session.runtime_stays,
+            }
+        )
         self.loop.call_after(_SHIMS_TIMEOUT_S, self._check_shims_came)
 
     def _check_shims_came(self) -> None:
@@ -274,7 +290,8 @@ class Supervisor:
         assert self.checker is not None  # noqa: S101
         self.checker.check_start()
         for rank in self.ranks if self.outcome is None else ():
-            self._release(rank)
+            if rank.connection is not None:  # else its shim has died meanwhile, which its exit code tells
+                self._release(rank)
 
     def _on_mismatch(self, reason: str) -> None:
         hint = "look for a second binding (the application's or a wrapper's); --verify warn goes on all the same"
@@ -313,10 +330,9 @@ class Supervisor:
         if messages is None:
             self._drop(connection)
             rank.connection = None
-            if not rank.ended_by_us and not rank.ended:
-                rank.running = True
-                if self.checker is not None and all(other.running for other in self.ranks):
-                    self.checker.look_later(self.loop)
+            rank.running = rank.released and not rank.ended_by_us
+            if self.checker is not None and all(other.running or other.ended for other in self.ranks):
+                self.checker.look_later(self.loop)
 
     def _on_rank_end(self, rank: RankProcess) -> None:
         assert rank.pidfd is not None  # noqa: S101
@@ -325,8 +341,18 @@ class Supervisor:
         if not any(other.ended for other in self.ranks) and self.session is not None and not self.session.runtime_stays:
             services.set_slack([service.pid for service in self.services], services.START_SLACK_NS)
         rank.ended = True
+        rank.end_order = sum(other.ended for other in self.ranks)
         if rank.exit_code is None:
-            self._tell_head({"kind": "reap", "count": 1})
+            self._tell_head({"kind": "reap", "ranks": [rank.number]})
+        if rank.end_order == len(self.ranks):
+            self.loop.call_after(_END_TIMEOUT_S, self._check_codes_came)
+
+    def _check_codes_came(self) -> None:
+        missing = CpuSet.of(rank.number for rank in self.ranks if rank.exit_code is None)
+        if missing:
+            reason = f"Dragon does not say how ranks {missing} ended" + self._log_tail()
+            self._settle(_Outcome(status=LaunchError.exit_status, reason=reason))
+            self.done = True
 
     def _on_exit_code(self, rank: RankProcess, code: int) -> None:
         rank.ended, rank.exit_code = True, code
@@ -369,6 +395,8 @@ class Supervisor:
 
     def _on_timeout(self) -> None:
         running = [str(rank.number) for rank in self.ranks if not rank.ended]
+        if self.ranks and not running:
+            return  # over already
         what = f"ranks {', '.join(running)} still ran on {self.request.host}" if running else "no rank ran yet"
         self._end(_Outcome(status=TIMEOUT_STATUS, reason=f"--timeout {self.request.timeout_s:g} s reached: {what}"))
 
@@ -376,12 +404,18 @@ class Supervisor:
         if self.finishing or not self.ranks or any(rank.exit_code is None for rank in self.ranks):
             return
         assert self.output is not None  # noqa: S101
-        if self.output.drained():
+        if self.output.drained() or self.interrupted:
             self._finish()
         elif not self.draining:
-            # Children of a rank that live on may hold its output open.
             self.draining = True
-            self.loop.call_after(_OUTPUT_GRACE_S, self._finish)
+            self.loop.call_after(_OUTPUT_GRACE_S, self._finish_when_stalled)
+
+    def _finish_when_stalled(self) -> None:
+        """Finish when only children of ranks that live on hold output open; a slow reader is waited for."""
+        assert self.output is not None  # noqa: S101
+        self.draining = False
+        if self.output.stalled():
+            self._finish()
 
     def _finish(self) -> None:
         if not self.finishing:
