@@ -98,7 +98,9 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
     verify: str = "fail",
     label: bool = False,
     output_dir: str | Path | None = None,
+    stdin_rank: int | None = None,
     timeout_s: float | None = None,
+    kill_grace_s: float = 10.0,
 ) -> JobResult:
     """Run the application as planned, inside the Dragon runtime around this process, and return how it ended.
 
@@ -111,7 +113,9 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
         verify: "fail", "warn" or "off".
         label: Whether each line of output starts with ``[rank] ``.
         output_dir: Where each rank writes files of its own.
+        stdin_rank: The rank that reads this process's standard input; None: no rank does.
         timeout_s: When the job is ended; None is never.
+        kill_grace_s: How long the other ranks may go on after one has failed with an exit status.
 
     Raises:
         RankmapError: This process is in no runtime, or the job was refused before it started. Once it has started,
@@ -131,7 +135,9 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
             pmi=_choice("pmi", pmi, Pmi),
             verify=_choice("verify", verify, Verify),
             output=OutputOptions(label=label, directory=None if output_dir is None else Path(output_dir)),
+            stdin_rank=stdin_rank,
             timeout_s=timeout_s,
+            kill_grace_s=kill_grace_s,
         ),
         environ=os.environ,
         say=lambda _text: None,
