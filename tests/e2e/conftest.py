@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ BIN = Path(sys.executable).parent
 RANKMAP = str(BIN / "rankmap")
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - looked at, nothing is made there
 LIMIT_S = 120.0
+TEMPORARY = Path(tempfile.mkdtemp(prefix="rankmap-e2e-"))
+atexit.register(shutil.rmtree, TEMPORARY, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +43,8 @@ class Done:
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Return this environment with more cores' worth of ranks allowed to yield, and the given variables."""
-    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **extra}
+    """Return this environment with the venv's programs first, a temporary directory of ours, and these variables."""
+    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "TMPDIR": str(TEMPORARY), **extra}
 
 
 def run(*command: str, env: Mapping[str, str] | None = None, stdin: str = "", cwd: Path = CHECKOUT) -> Done:
@@ -82,17 +85,21 @@ def rankmap() -> Callable[..., Done]:
 
 
 def traces() -> set[str]:
-    """Return what a job could leave: shared memory, files in the temporary directory, processes of a runtime."""
-    found = {str(path) for folder in (SHARED_MEMORY, tempfile.gettempdir()) for path in Path(folder).iterdir()}
+    """Return what a job of ours could leave: shared memory, files in our temporary directory, processes.
+
+    Jobs of ours have TMPDIR in our own directory, which tells them from everything else on the machine.
+    """
+    found = {str(path) for path in Path(SHARED_MEMORY).iterdir()} | {str(path) for path in TEMPORARY.iterdir()}
+    mark = b"TMPDIR=" + os.fsencode(TEMPORARY)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                ended = " Z " in (entry / "stat").read_text()
+                ours = mark in (entry / "environ").read_bytes()
+                ended = b") Z " in (entry / "stat").read_bytes()
             except OSError:
                 continue
-            if ("dragon" in command or "rankmap" in command) and not ended and int(entry.name) != os.getpid():
-                found.add(f"process {entry.name}: {command}")
+            if ours and not ended:
+                found.add(f"process {entry.name}")
     return found
 
 
@@ -104,8 +111,7 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     before, files = traces(), set(CHECKOUT.iterdir())
     yield
-    left = {trace for trace in traces() - before if "pytest-of-" not in trace}
-    assert set() == left
+    assert set() == traces() - before
     assert set() == set(CHECKOUT.iterdir()) - files - {CHECKOUT / ".coverage"}
 
 
@@ -120,8 +126,3 @@ def mpi_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = CHECKOUT / "mpi_examples" / f"{name}.c"
         subprocess.run([str(BIN / "mpicc"), "-O2", "-o", str(folder / name), str(source)], check=True)
     return folder
-
-
-def peak_memory_bytes() -> int:
-    """Return the largest resident set of any process that this one has waited for."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
