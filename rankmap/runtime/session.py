@@ -221,6 +221,11 @@ class Session:
         self.process.stdout.close()
 
     def _kill_leftovers(self) -> None:
+        # Stopped first, so that nobody makes a file in /dev/shm after we have looked whose they are.
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        self.remember_shared_memory()
         deadline_s = time.monotonic() + _END_GRACE_S
         while (left := self.processes()) and time.monotonic() < deadline_s:
             for pid in left:
