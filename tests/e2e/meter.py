@@ -28,10 +28,10 @@ def cpu_seconds() -> dict[str, float]:
         except OSError:
             continue
         fields = stat.rpartition(")")[2].split()
-        ours = int(fields[2]) == os.getpgid(0) or "rankmap launch" in command
-        if (ours and str(__file__) not in command.replace("rankmap launch", "")) or "rankmap launch" in command:
+        supervisor = "rankmap launch" in command
+        if supervisor or (int(fields[2]) == os.getpgid(0) and __file__ not in command):
             ticks = int(fields[11]) + int(fields[12])
-            found[f"{entry.name} {command[:60]}"] = ticks / os.sysconf("SC_CLK_TCK")
+            found[f"{entry.name} {command}"] = ticks / os.sysconf("SC_CLK_TCK")
     return found
 
 
