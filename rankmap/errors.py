@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "MISMATCH_STATUS",
+    "TIMEOUT_STATUS",
     "AllocationError",
     "ApplicationNotExecutableError",
     "ApplicationNotFoundError",
@@ -18,6 +20,10 @@ __all__ = [
     "RuntimeUnusableError",
     "UsageError",
 ]
+
+# Statuses of jobs that have run, beside those of the errors below.
+TIMEOUT_STATUS = 124
+MISMATCH_STATUS = 125
 
 
 class RankmapError(Exception):

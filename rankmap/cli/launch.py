@@ -11,12 +11,13 @@ import click
 
 from rankmap.cli.layout_options import layout_options
 from rankmap.discovery.machine import this_host
-from rankmap.errors import UsageError
+from rankmap.errors import RankmapError, UsageError
 from rankmap.exporters.report import table
 from rankmap.planner import plan
 from rankmap.runtime.inside import wait_until_read
 from rankmap.runtime.job import JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
+from rankmap.runtime.rank_output import require_writable
 from rankmap.runtime.session import in_runtime
 
 if TYPE_CHECKING:
@@ -200,12 +201,12 @@ def _write_report(report: Report | None, path: Path) -> int:
     """Write the report; return 0, or the status of a job that went well and whose report could not be written."""
     if report is None:
         _say(f"--report {path} was not written: the job ended before there was a plan")
-        return UsageError.exit_status
+        return RankmapError.exit_status
     try:
         path.write_text(report.to_json(), encoding="utf-8")
     except OSError as error:
         _say(f"--report {path} could not be written: {error.strerror}")
-        return UsageError.exit_status
+        return RankmapError.exit_status
     return 0
 
 
@@ -256,6 +257,9 @@ def _check_writable(path: Path | None) -> None:
     if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         msg = f"--report {path}: there is no directory {folder}"
         raise UsageError(msg, hint="make it, or name another file")
-    if not os.access(path if os.path.lexists(path) else folder, os.W_OK):
-        msg = f"--report {path}: no permission to write it"
-        raise UsageError(msg, hint="name a file that can be written")
+    if os.path.lexists(path):
+        if not os.access(path, os.W_OK):
+            msg = f"--report {path}: no permission to write it"
+            raise UsageError(msg, hint="name a file that can be written")
+    else:
+        require_writable(folder, what=f"--report {path}")

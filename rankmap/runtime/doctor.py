@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +14,7 @@ from rankmap.errors import RankmapError
 from rankmap.runtime import application, mpi_library
 from rankmap.runtime.libpmix import find_libpmix
 from rankmap.runtime.session import dragon_command, in_runtime
+from rankmap.runtime.shared_memory import require_room, room
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from rankmap.topology import NodeTopology
 
 __all__ = ["Check", "State", "examine"]
-
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Dragon puts its pools
-_NEEDED_BYTES = 6 << 30
-"""Dragon 0.15 makes pools of 4 GiB and 1 GiB there (sparse files), and 128 MiB per PMIx job."""
 
 
 class State(StrEnum):
@@ -57,7 +53,7 @@ def examine(
         libhwloc: The libhwloc in use, "" where there is none.
         environ: The environment that the ranks would have.
     """
-    checks = [_dragon(environ), _hwloc(topology, libhwloc), *_pmix_and_mpi(argv, environ), _shared_memory()]
+    checks = [_dragon(environ), _hwloc(topology, libhwloc), *_pmix_and_mpi(argv, environ), _shared_memory(environ)]
     if not isinstance(topology, RankmapError):
         checks += [_cpus(topology), _gpus(topology)]
     checks.append(_runtime(environ))
@@ -119,16 +115,13 @@ def _pmix_and_mpi(argv: Sequence[str], environ: Mapping[str, str]) -> list[Check
     return [*checks, Check(what="MPI library", state=State.OK, found=found)]
 
 
-def _shared_memory() -> Check:
+def _shared_memory(environ: Mapping[str, str]) -> Check:
     try:
-        usage = shutil.disk_usage(_SHARED_MEMORY)
-    except OSError as error:
-        todo = "Dragon keeps its memory pools there: mount a tmpfs"
-        return Check(what="shared memory", state=State.MISSING, found=str(error), todo=todo)
-    found = f"{_SHARED_MEMORY}: {usage.free / (1 << 30):.1f} GiB free of {usage.total / (1 << 30):.1f} GiB"
-    if usage.free < _NEEDED_BYTES:
-        todo = f"Dragon makes sparse files of {_NEEDED_BYTES >> 30} GiB in all there: free some, or enlarge it"
-        return Check(what="shared memory", state=State.WARNING, found=found, todo=f"{todo} (docker: --shm-size=8g)")
+        require_room(environ)
+    except RankmapError as error:
+        return _failed("shared memory", error)
+    free, total, _ = room(environ)
+    found = f"/dev/shm: {free / (1 << 30):.1f} GiB free of {total / (1 << 30):.1f} GiB"  # noqa: S108 - words
     return Check(what="shared memory", state=State.OK, found=found)
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rankmap.errors import LaunchError, RankmapError
+from rankmap.runtime.processes import JOB_VARIABLE, carrying, end_all
 from rankmap.runtime.wire import Connection, Message
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = ["main"]
 
 # While ranks have not reported through their shims, their death can only be seen by asking Dragon.
 _POLL_S = 0.5
+_SWEEP_S = 5.0
 
 
 class Head:
@@ -38,6 +40,7 @@ class Head:
         self.awaited: set[int] = set()
         self.reported: set[int] = set()
         self.runtime_stays = False
+        self.job = ""
 
     def run(self) -> None:
         """Serve the supervisor until it says ``finish`` or is gone."""
@@ -74,6 +77,8 @@ class Head:
         if messages is None:
             if self.group is not None and self.group.alive:
                 self.group.kill()
+            if self.runtime_stays:  # else the keeper does it
+                end_all(lambda: carrying(JOB_VARIABLE, self.job), timeout_s=_SWEEP_S)
             return [{"kind": "finish", "runtime_stays": self.runtime_stays}]
         return messages
 
@@ -86,7 +91,7 @@ class Head:
             starts, backend=message["backend"], socket_path=message["socket"], python=sys.executable
         )
         self.polling = True
-        self.runtime_stays = message["runtime_stays"]
+        self.runtime_stays, self.job = message["runtime_stays"], message["job"]
 
     def report(self, codes: dict[int, int]) -> None:
         """Tell the supervisor which ranks ended, and how."""

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.errors import RuntimeUnusableError
-from rankmap.runtime.session import processes_of_group
+from rankmap.runtime.processes import JOB_VARIABLE, carrying, end_all, members_of_group, send_signal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from rankmap.runtime.libpmix import Libpmix
+    from rankmap.runtime.processes import Found
     from rankmap.runtime.session import ControlDirectory
 
 __all__ = ["InsideSession", "launcher_descriptors", "require_libpmix", "wait_until_read"]
@@ -36,10 +37,10 @@ class InsideSession:
 
     runtime_stays = True
 
-    def __init__(self) -> None:
+    def __init__(self, job: str) -> None:
+        self._job = job
         self._group = os.getpgid(0)
-        self._before = set(processes_of_group(self._group))
-        self.log: tuple[bytes, ...] = ()
+        self._before = {process.pid for process in members_of_group(self._group)}
         self.output_descriptors = launcher_descriptors()
 
     @classmethod
@@ -47,31 +48,36 @@ class InsideSession:
         """Start the head in this runtime."""
         from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
 
-        session = cls()
+        session = cls(control.path.name)
         dragon.start_head(str(control.socket))
         return session
 
     def services(self, ranks: Collection[int]) -> list[int]:
         """Return the pids of the runtime itself and of what it started for this job, ranks excluded."""
-        new = set(processes_of_group(self._group)) - self._before - set(ranks)
+        new = {process.pid for process in members_of_group(self._group)} - self._before - set(ranks)
         return sorted(new | {self._group})
 
-    def remember_shared_memory(self) -> None:
-        """Do nothing: shared memory belongs to the runtime, which removes it when it ends."""
+    def log_tail(self) -> str:
+        """Return nothing: what Dragon says goes to whoever started the runtime."""
+        return ""
 
     def end(self, *, head_pid: int) -> None:
-        """Return when the head is gone, ended by force if need be; the runtime and all else in it stay."""
+        """Return when the head is gone, ended by force if need be, and what the ranks have left behind.
+
+        The runtime and all else in it stay.
+        """
         for descriptor in self.output_descriptors:
             if descriptor > 2:  # noqa: PLR2004 - not our own stdout and stderr
                 os.close(descriptor)
         for number in (signal.SIGTERM, signal.SIGKILL) if head_pid else ():
             deadline_s = time.monotonic() + _END_GRACE_S
-            with suppress(ProcessLookupError):
-                if head_pid not in processes_of_group(self._group):
-                    return
-                os.kill(head_pid, number)
-            while head_pid in processes_of_group(self._group) and time.monotonic() < deadline_s:
+            while (head := self._running(head_pid)) and time.monotonic() < deadline_s:
+                send_signal(head, number)
                 time.sleep(0.02)
+        end_all(lambda: carrying(JOB_VARIABLE, self._job), timeout_s=_END_GRACE_S)
+
+    def _running(self, pid: int) -> Found | None:
+        return next((process for process in members_of_group(self._group) if process.pid == pid), None)
 
 
 def require_libpmix(libpmix: Libpmix, *, environ: Mapping[str, str]) -> None:

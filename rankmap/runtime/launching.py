@@ -21,6 +21,7 @@ from rankmap.runtime.session import (
     restored,
     runtime_environment,
 )
+from rankmap.runtime.shared_memory import require_room
 from rankmap.runtime.supervisor import Supervisor
 from rankmap.topology import Allocation
 
@@ -91,6 +92,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
     mpi_library.require_pmi(use, n_ranks=plan.n_ranks)
     if not inside:
         dragon_command(environ)
+        require_room(environ)
     elif libpmix is not None and use.pmi == "pmix":
         require_libpmix(libpmix, environ=environ)
     if options.output.directory is not None:
@@ -109,9 +111,12 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
                 control, environ=runtime_environment(environ, control=control, library_dirs=library_dirs)
             )
 
+        segments = mpi_library.segment_variables(control.shared_memory, environ) if use.pmi else {}
         request = JobRequest(
             plan_for=plan_for,
-            application=application.with_env(resolved, {**({} if inside else restored(environ)), **use.set_env}),
+            application=application.with_env(
+                resolved, {**({} if inside else restored(environ)), **segments, **use.set_env}
+            ),
             host=host,
             topology=topology,
             backend=use.pmi,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rankmap.runtime.application import Application
 
-__all__ = ["MpiUse", "find_mpi", "require_pmi"]
+__all__ = ["MpiUse", "find_mpi", "require_pmi", "segment_variables"]
 
 _PROBE_TIMEOUT_S = 20.0
 _SONAME = re.compile(r"^lib(mpi|mpich|mpi_abi|mpi_cray|mpi_gnu_\d+|mpi_intel|mpi_nvidia_\d+)\.so(\.\d+)*$")
@@ -170,3 +170,15 @@ def _judge(library: Path, how: str, *, environ: Mapping[str, str], libpmix: str)
         pmi, why = "pmix", "MPICH built with PMIx"
     reason = f"{how}; {why}"
     return MpiUse(library=name, path=str(library), pmi=pmi, reason=reason, set_env=set_env)
+
+
+def segment_variables(directory: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that make Open MPI put its shared memory into this directory, but those the user has set.
+
+    It names its files by host, user, job and rank, and every Dragon runtime calls its first job the same: two jobs at
+    once on a host would share their memory, and corrupt each other's messages.
+
+    Source: ``ompi_info --all`` of Open MPI 5.0.11, parameters *_backing_directory; measured (docs/design/0005).
+    """
+    names = (f"OMPI_MCA_{component}_backing_directory" for component in ("btl_sm", "osc_sm", "osc_rdma", "osc_ucx"))
+    return {name: str(directory) for name in names if name not in environ}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LineAssembler", "Outlet"]
+__all__ = ["LineAssembler", "Outlet", "Writer"]
 
 _MAX_LINE_BYTES = 1 << 20
 _HIGH_WATER_BYTES = 4 << 20
@@ -63,24 +62,21 @@ class LineAssembler:
         return data if self._inside_line else self._prefix + data
 
 
-class Outlet:
-    """Writes to one file descriptor in a thread of its own, so that a slow reader holds up nothing but output.
+class Writer:
+    """A thread that writes for its outlets, so that a slow reader or file system holds up nothing but output.
 
     Args:
-        fd: Where to write (the caller's stdout or stderr).
         wake: Called from the thread when there is room again after ``full``, when all is written, and when writing
             failed.
     """
 
-    def __init__(self, fd: int, wake: Callable[[], None]) -> None:
-        self._fd = fd
+    def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._pieces: deque[bytes] = deque()
+        self._pieces: dict[Outlet, list[bytes]] = {}
         self._pending_bytes = 0
         self._ended = False
         self._changed = threading.Condition()
-        self.error: OSError | None = None
-        self._thread = threading.Thread(target=self._write_all, name="rankmap-outlet", daemon=True)
+        self._thread = threading.Thread(target=self._write_all, name="rankmap-writer", daemon=True)
         self._thread.start()
 
     @property
@@ -90,16 +86,18 @@ class Outlet:
 
     @property
     def empty(self) -> bool:
-        """Whether all that was given was written, or is dropped because writing has failed."""
+        """Whether all that was given was written, or could not be."""
         return not self._pending_bytes
 
-    def write(self, data: bytes) -> None:
-        """Let this be written after all that was given before; it is dropped once writing has failed."""
-        if data and self.error is None:
-            with self._changed:
-                self._pieces.append(data)
-                self._pending_bytes += len(data)
-                self._changed.notify()
+    def put(self, outlet: Outlet, data: bytes) -> None:
+        """Let this be written to the outlet after all that it was given before."""
+        with self._changed:
+            if outlet.error is not None:
+                outlet.keep_unwritten(data)
+                return
+            self._pieces.setdefault(outlet, []).append(data)
+            self._pending_bytes += len(data)
+            self._changed.notify()
 
     def close(self, *, timeout_s: float | None = None) -> None:
         """Return when everything was written, writing has failed, or the time is over (None: never)."""
@@ -115,22 +113,21 @@ class Outlet:
                     self._changed.wait()
                 if not self._pieces:
                     return
-                batch = b"".join(self._pieces)
-                self._pieces.clear()
-            try:
-                self._write(batch)
-            except OSError as error:
-                self._fail(error)
-                return
+                outlet, pieces = next(iter(self._pieces.items()))
+                del self._pieces[outlet]
+            self._write(outlet, b"".join(pieces))
 
-    def _write(self, batch: bytes) -> None:
+    def _write(self, outlet: Outlet, batch: bytes) -> None:
         view = memoryview(batch)
         while view:
             try:
-                written = os.write(self._fd, view[: 1 << 18])
+                written = os.write(outlet.fd, view[: 1 << 18])
             except BlockingIOError:  # whoever shares this pipe or terminal with us made it non-blocking
-                self._wait_for_room()
+                outlet.wait_for_room()
                 continue
+            except OSError as error:
+                self._fail(outlet, error, bytes(view))
+                return
             view = view[written:]
             with self._changed:
                 was_full = self.full
@@ -139,14 +136,48 @@ class Outlet:
             if worth_telling:
                 self._wake()
 
-    def _wait_for_room(self) -> None:
-        poll = select.poll()
-        poll.register(self._fd, select.POLLOUT)
-        poll.poll()
-
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, outlet: Outlet, error: OSError, rest: bytes) -> None:
         with self._changed:
-            self.error = error
-            self._pieces.clear()
-            self._pending_bytes = 0
+            outlet.error = error
+            outlet.unwritten = [rest, *self._pieces.pop(outlet, [])]
+            self._pending_bytes -= sum(map(len, outlet.unwritten))
         self._wake()
+
+
+class Outlet:
+    """One file descriptor that a writer writes to.
+
+    Args:
+        fd: Where to write: the caller's stdout or stderr, or a file.
+        writer: The thread that does it.
+    """
+
+    def __init__(self, fd: int, writer: Writer) -> None:
+        self.fd = fd
+        self.writer = writer
+        self.error: OSError | None = None
+        """What writing ended with, if it did."""
+        self.unwritten: list[bytes] = []
+        """What was given and could not be written, once there is an error."""
+        self._dropping = False
+
+    def write(self, data: bytes) -> None:
+        """Let this be written after all that was given before."""
+        if data:
+            self.writer.put(self, data)
+
+    def keep_unwritten(self, data: bytes) -> None:
+        """Keep what came after the error, until ``drop``."""
+        if not self._dropping:
+            self.unwritten.append(data)
+
+    def drop(self) -> None:
+        """Keep no more of what cannot be written."""
+        self._dropping = True
+        self.unwritten.clear()
+
+    def wait_for_room(self) -> None:
+        """Return when this can be written to again."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        poll.poll()

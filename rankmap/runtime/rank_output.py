@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from rankmap.errors import UsageError
-from rankmap.runtime.output import LineAssembler, Outlet
+from rankmap.runtime.output import LineAssembler, Outlet, Writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,16 +19,25 @@ if TYPE_CHECKING:
     from rankmap.runtime.job import OutputOptions
     from rankmap.runtime.loop import Loop
 
-__all__ = ["RankOutput", "prepare_directory"]
+__all__ = ["RankOutput", "prepare_directory", "require_writable"]
 
 _READ_BYTES = 1 << 16
+_PROBE_BYTES = 1 << 16
+_NAMES = ("stdout", "stderr")
+_ENDS = ("out", "err")
 
 
 @dataclass(slots=True)
 class _Stream:
+    """What one rank writes to one of its two ends (0: stdout, 1: stderr), and where that goes."""
+
+    rank: int
+    end: int
     fd: int
     lines: LineAssembler
     outlet: Outlet
+    path: Path | None = None
+    ended: bool = False
 
 
 def prepare_directory(directory: Path) -> None:
@@ -40,15 +51,34 @@ def prepare_directory(directory: Path) -> None:
     except OSError as error:
         msg = f"--output-dir {directory}: {error.strerror}"
         raise UsageError(msg, hint="name a directory that can be made or written to") from error
-    if not os.access(directory, os.W_OK | os.X_OK):
-        msg = f"--output-dir {directory}: no permission to write there"
-        raise UsageError(msg, hint="name a directory that can be written to")
+    require_writable(directory, what=f"--output-dir {directory}")
+
+
+def require_writable(directory: Path, *, what: str) -> None:
+    """Raise unless a file can be made in this directory and 64 KiB written to it: by doing it.
+
+    Args:
+        directory: Where; nothing of the file stays.
+        what: The option and its value, for the message.
+
+    Raises:
+        UsageError: It cannot: no permission, a full disk, a quota that is used up.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        msg = f"{what}: nothing can be written there: {error.strerror}"
+        raise UsageError(msg, hint="make room or get permission, or name another place") from error
 
 
 class RankOutput:
     """The ranks' output, read in the supervisor's loop.
 
-    Memory is bounded: what the caller does not take is not read from the ranks, which then wait in write(2).
+    Memory is bounded: what the caller does not take is not read from the ranks, which then wait in write(2). What
+    cannot be written to a rank's file goes to the caller's stdout or stderr, labelled; what cannot be written to
+    stdout goes to stderr. Either is said, once.
 
     Args:
         loop: The supervisor's.
@@ -61,9 +91,17 @@ class RankOutput:
         self._loop = loop
         self._options = options
         self._n_ranks = n_ranks
-        self._outlets = tuple(Outlet(fd, loop.wake) for fd in targets)
+        self._outlets = [Outlet(fd, Writer(loop.wake)) for fd in targets]
+        self._stderr = self._outlets[1]
+        self._writers = [outlet.writer for outlet in self._outlets]
+        self._file_writer: Writer | None = None
         self._paused: list[_Stream] = []
         self._streams: dict[int, _Stream] = {}
+        self._files: list[_Stream] = []
+        self.failed = False
+        """Whether something could not be written where it was asked for."""
+        self.unwanted = False
+        """Whether the reader of stdout or stderr has had enough (EPIPE)."""
 
     def open(self, rank: int) -> list[int]:
         """Return the file descriptors that become this rank's stdout and stderr; the caller closes them.
@@ -71,23 +109,33 @@ class RankOutput:
         Raises:
             OSError: No more descriptors, or a file cannot be made.
         """
-        if self._options.directory is not None:
-            names = (self._options.directory / f"rank-{rank}.{end}" for end in ("out", "err"))
-            return [os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666) for name in names]
-        return [self._pipe(rank, outlet) for outlet in self._outlets]
+        return [self._pipe(rank, end) for end in range(len(_NAMES))]
 
-    def _pipe(self, rank: int, outlet: Outlet) -> int:
+    def _pipe(self, rank: int, end: int) -> int:
+        directory = self._options.directory
+        path = None if directory is None else directory / f"rank-{rank}.{_ENDS[end]}"
+        outlet = self._outlets[end] if path is None else self._file(path)
+        lines = self._assembler(rank, label=self._options.label) if path is None else LineAssembler(whole_lines=False)
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
-        prefix = f"[{rank}] ".encode() if self._options.label else b""
-        lines = LineAssembler(prefix, whole_lines=bool(prefix) or self._n_ranks > 1)
-        stream = _Stream(fd=read_end, lines=lines, outlet=outlet)
+        stream = _Stream(rank=rank, end=end, fd=read_end, lines=lines, outlet=outlet, path=path)
+        if path is not None:
+            self._files.append(stream)
         self._streams[read_end] = stream
         self._loop.call_when_readable(read_end, partial(self._read, stream))
         return write_end
 
+    def _assembler(self, rank: int, *, label: bool) -> LineAssembler:
+        return LineAssembler(f"[{rank}] ".encode() if label else b"", whole_lines=label or self._n_ranks > 1)
+
+    def _file(self, path: Path) -> Outlet:
+        if self._file_writer is None:
+            self._file_writer = Writer(self._loop.wake)
+            self._writers.append(self._file_writer)
+        return Outlet(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666), self._file_writer)
+
     def _read(self, stream: _Stream) -> None:
-        if stream.outlet.full:
+        if stream.outlet.writer.full:
             self._loop.forget(stream.fd)
             self._paused.append(stream)
             return
@@ -103,36 +151,76 @@ class RankOutput:
         self._loop.forget(stream.fd)
         os.close(stream.fd)
         del self._streams[stream.fd]
+        stream.ended = True
 
-    def resume(self) -> None:
-        """Read on where output waited for room; called after ``wake``."""
+    def on_wake(self) -> None:
+        """Read on where output waited for room, and find another way for what could not be written."""
+        self._mend()
         paused, self._paused = self._paused, []
         for stream in paused:
             self._loop.call_when_readable(stream.fd, partial(self._read, stream))
 
+    def _mend(self) -> None:
+        for stream in self._files:
+            if stream.path is not None and (error := stream.outlet.error) is not None:
+                self.say(
+                    f"{stream.path} cannot be written: {error.strerror}; "
+                    f"the rest of rank {stream.rank}'s {_NAMES[stream.end]} comes here"
+                )
+                unwritten, stream.outlet.unwritten = stream.outlet.unwritten, []
+                with suppress(OSError):
+                    os.close(stream.outlet.fd)
+                stream.path, stream.outlet = None, self._outlets[stream.end]
+                stream.lines = LineAssembler(f"[{stream.rank}] ".encode())
+                stream.outlet.write(stream.lines.feed(b"".join(unwritten)))
+                if stream.ended:
+                    stream.outlet.write(stream.lines.end())
+                self.failed = True
+        for number, outlet in enumerate(self._outlets):
+            if outlet.error is None:
+                continue
+            if outlet.error.errno == errno.EPIPE:
+                self.unwanted = True
+            elif outlet is not self._stderr:
+                self.say(f"{_NAMES[number]} cannot be written: {outlet.error.strerror}; the rest of it comes here")
+                self._stderr.write(b"".join(outlet.unwritten))
+                for stream in (*self._streams.values(), *self._files):
+                    if stream.outlet is outlet:
+                        stream.outlet = self._stderr
+                self._outlets[number] = self._stderr
+                self.failed = True
+            else:
+                self.failed = True
+            outlet.drop()
+
     def drained(self) -> bool:
         """Return whether every rank has closed its output, and all of it was written."""
-        return not self._streams and all(outlet.empty for outlet in self._outlets)
+        return not self._streams and all(writer.empty for writer in self._writers)
 
     def stalled(self) -> bool:
         """Return whether all that has come was written, and what is still open is held open by somebody else."""
-        return not self._paused and all(outlet.empty for outlet in self._outlets)
-
-    def broken(self) -> OSError | None:
-        """Return the error that writing to the caller ended with, if it did."""
-        return next((outlet.error for outlet in self._outlets if outlet.error is not None), None)
+        return not self._paused and all(writer.empty for writer in self._writers)
 
     def say(self, text: str) -> None:
         """Write rankmap's own words to stderr, between whole lines of the ranks."""
-        self._outlets[1].write(f"rankmap: {text}\n".encode())
+        self._stderr.write(f"rankmap: {text}\n".encode())
 
     def close(self, *, timeout_s: float | None) -> None:
-        """Pass on what is left, and return when it is written, or after this long (None: never)."""
+        """Pass on what is left, and return when it is written, or after this long per way out (None: never)."""
         for stream in list(self._streams.values()):
             with suppress(BlockingIOError):
                 while data := os.read(stream.fd, _READ_BYTES):
                     stream.outlet.write(stream.lines.feed(data))
             stream.outlet.write(stream.lines.end())
             self._close(stream)
-        for outlet in self._outlets:
-            outlet.close(timeout_s=timeout_s)
+        # The files first: what they do not take goes to stdout, and that to stderr.
+        for writer in self._writers[2:] + self._writers[:2]:
+            writer.close(timeout_s=timeout_s)
+            self._mend()
+        for stream in self._files:
+            if stream.path is not None:
+                try:
+                    os.close(stream.outlet.fd)
+                except OSError as error:  # a quota on a network file system may be noticed only here
+                    self.failed = True
+                    os.write(2, f"rankmap: {stream.path} is not complete: {error.strerror}\n".encode())

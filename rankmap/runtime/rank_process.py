@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.observe import Observation
+from rankmap.runtime.pmi_link import server_ports
+from rankmap.runtime.processes import JOB_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +32,7 @@ class RankProcess:
         number: Its MPI rank.
         connection: To its shim; None before the shim has reported and after the application was started.
         seen: What was observed; None before the shim has reported.
+        pmi_ports: TCP ports of the PMIx server that it was offered (pmi_link.py).
         pidfd: Its pidfd_open(2) descriptor while it lives.
         released: Whether its shim was given leave to become the application.
         running: Whether the application was started.
@@ -42,6 +45,7 @@ class RankProcess:
     number: int
     connection: Connection | None = None
     seen: Observation | None = None
+    pmi_ports: frozenset[int] = frozenset()
     pidfd: int | None = None
     released: bool = False
     running: bool = False
@@ -60,6 +64,7 @@ class RankProcess:
             cpus=CpuSet.of(message["cpus"]),
             gpu_variables=message["gpus"],
         )
+        self.pmi_ports = server_ports(message["pmix_uris"])
         with suppress(ProcessLookupError):
             self.pidfd = os.pidfd_open(message["pid"])
 
@@ -78,6 +83,13 @@ class RankProcess:
             with suppress(OSError):
                 self.connection.send({"kind": "stop"})
 
+    def release(self, message: Message, fds: Sequence[int]) -> None:
+        """Give the shim leave to become the application (``go``), with its stdout and stderr, and stdin in front."""
+        self.released = True
+        if self.connection is not None:
+            with suppress(BrokenPipeError, ConnectionResetError):  # it died: its pidfd tells
+                self.connection.send(message, fds)
+
     def close_pidfd(self) -> None:
         """Give back the descriptor of a process that has ended."""
         if self.pidfd is not None:
@@ -85,7 +97,9 @@ class RankProcess:
             self.pidfd = None
 
 
-def go(application: Application, placement: RankPlacement, *, drop_paths: Sequence[str], slack_ns: int) -> Message:
+def go(
+    application: Application, placement: RankPlacement, *, job: str, drop_paths: Sequence[str], slack_ns: int
+) -> Message:
     """Return the message that gives a shim leave to become the application (shim.py, ``become``)."""
     return {
         "kind": "go",
@@ -96,6 +110,7 @@ def go(application: Application, placement: RankPlacement, *, drop_paths: Sequen
         "env": {
             "drop_paths": list(drop_paths),
             "set": {
+                JOB_VARIABLE: job,
                 "RANKMAP_RANK": str(placement.rank),
                 "RANKMAP_LOCAL_RANK": str(placement.local_rank),
                 **dict(placement.env),

@@ -21,21 +21,25 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankmap.cpuset import CpuSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["START_SLACK_NS", "Service", "keep_aside", "own_slack_ns", "set_slack", "slack_for_children"]
+    from rankmap.runtime.loop import Loop
+
+__all__ = ["START_SLACK_NS", "Service", "Watch", "keep_aside", "own_slack_ns", "set_slack", "slack_for_children"]
 
 START_SLACK_NS = 10_000_000
 RUN_SLACK_NS = 50_000_000
 _SLACK = "/proc/{}/timerslack_ns"
 _GROUP_SERVICE = "Dragon group service"
-_GROUP_SERVICE_COMMAND = "_dragon_native_python_process_main"
+_NAMES = {"_dragon_native_python_process_main": _GROUP_SERVICE, "rankmap.runtime.keeper": "rankmap keeper"}
+"""What a command line has in it, and what such a process is called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +74,35 @@ def keep_aside(pids: Iterable[int], *, head_pid: int, reserve: CpuSet, lower: bo
                     os.sched_setaffinity(tid, set(reserve))
                 if lower and name == _GROUP_SERVICE:
                     os.sched_setscheduler(tid, os.SCHED_IDLE, os.sched_param(0))
-        if lower:
+        if lower and pid != os.getpid():
             set_slack([pid], RUN_SLACK_NS)
         with suppress(ProcessLookupError):
             cpus = CpuSet.of(os.sched_getaffinity(pid))
             idle = os.sched_getscheduler(pid) == os.SCHED_IDLE
             services.append(Service(pid=pid, name=name, cpus=cpus, idle=idle))
     return tuple(services)
+
+
+class Watch:
+    """Notices when a process of the runtime ends that has no reason to.
+
+    Args:
+        loop: The supervisor's.
+        services: What to watch.
+        on_end: Called with the one that has ended.
+    """
+
+    def __init__(self, loop: Loop, services: Iterable[Service], on_end: Callable[[Service], None]) -> None:
+        self._pidfds: list[int] = []
+        for service in services:
+            with suppress(ProcessLookupError):
+                self._pidfds.append(os.pidfd_open(service.pid))
+                loop.call_when_readable(self._pidfds[-1], partial(on_end, service))
+
+    def close(self) -> None:
+        """Watch no more."""
+        for pidfd in self._pidfds:
+            os.close(pidfd)
 
 
 def own_slack_ns() -> int:
@@ -114,9 +140,11 @@ def _threads(pid: int) -> list[int]:
 
 
 def _name(pid: int, *, head_pid: int) -> str:
-    if pid == head_pid:
-        return "rankmap head"
+    if pid in (head_pid, os.getpid()):
+        return "rankmap head" if pid == head_pid else "rankmap supervisor"
     with suppress(OSError):
-        if _GROUP_SERVICE_COMMAND in Path(f"/proc/{pid}/cmdline").read_text(errors="replace"):
-            return _GROUP_SERVICE
+        command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+        for part, name in _NAMES.items():
+            if part in command:
+                return name
     return "Dragon runtime"

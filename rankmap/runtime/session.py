@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.errors import RuntimeUnusableError
+from rankmap.runtime.keeper import HEAD_GRACE_S, KILL_TIMEOUT_S, end_descendants
+from rankmap.runtime.processes import adopt_orphans, descendants
 from rankmap.runtime.services import slack_for_children
+from rankmap.runtime.shared_memory import SharedMemory, job_directory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -28,14 +32,13 @@ __all__ = [
     "dragon_command",
     "dropped",
     "in_runtime",
-    "processes_of_group",
     "restored",
     "runtime_environment",
 ]
 
 _LOG_LINES = 200
+_SHOWN_LOG_LINES = 15
 _UNIX_PATH_BYTES = 100
-_END_GRACE_S = 10.0
 _HEAD_EXITED = b"+++ head proc exited"
 
 
@@ -102,7 +105,8 @@ def _joined(*parts: str | None) -> str:
 class ControlDirectory:
     """A directory of this job's own, readable by nobody else, gone when the job ends.
 
-    ``socket`` is where the supervisor listens; ``lib`` holds libpmix under the name that Dragon looks for.
+    ``socket`` is where the supervisor listens; ``lib`` holds libpmix under the name that Dragon looks for;
+    ``shared_memory`` is a directory in /dev/shm that goes with it.
     """
 
     def __init__(self) -> None:
@@ -112,6 +116,8 @@ class ControlDirectory:
         self.path = Path(tempfile.mkdtemp(prefix="rankmap-", dir=base))
         self.socket = self.path / "socket"
         self.lib = self.path / "lib"
+        self.shared_memory = job_directory(self.path.name)
+        self.shared_memory.mkdir(mode=0o700)
 
     def offer_libpmix(self, libpmix: Libpmix) -> tuple[str, ...]:
         """Return the directories that LD_LIBRARY_PATH needs for Dragon to find this libpmix by its own name.
@@ -123,52 +129,57 @@ class ControlDirectory:
         return (str(self.lib), str(libpmix.path.parent))
 
     def remove(self) -> None:
-        """Remove the directory and what is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove both directories and what is in them."""
+        for directory in (self.path, self.shared_memory):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 class Session:
-    """A Dragon runtime of our own on this host, with the head in it.
+    """A Dragon runtime of our own on this host, with the head in it, all below a keeper (keeper.py).
 
-    Dragon's stdout and stderr come back through one pipe; the last lines are kept to explain a failure. The runtime
-    is one process group (``dragon`` makes itself its leader), which is how everything in it can be ended.
+    Dragon's stdout and stderr come back through one pipe; the last lines are kept to explain a failure.
     """
 
     runtime_stays = False
     output_descriptors = (1, 2)
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
+    def __init__(self, keeper: subprocess.Popen[bytes], link: socket.socket) -> None:
+        self.keeper = keeper
+        self.link = link
         self.log: deque[bytes] = deque(maxlen=_LOG_LINES)
         self._rest = b""
-        self._shared_memory: set[str] = set()
+        self._shared_memory = SharedMemory(partial(descendants, os.getpid()))
 
     @classmethod
     def start(cls, control: ControlDirectory, *, environ: Mapping[str, str]) -> Session:
-        """Start ``dragon -s`` with the head, in this environment; return at once.
+        """Start the keeper, which starts ``dragon -s`` with the head, in this environment; return at once.
 
-        Its working directory is the control directory: Dragon's dictionary leaves a file in it when it is killed.
+        The working directory is the control directory: Dragon's dictionary leaves a file in it when it is killed.
         """
+        adopt_orphans()  # should the keeper be killed, what it kept is ours to end
+        link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         head = [sys.executable, "-m", "rankmap.runtime.head", str(control.socket)]
-        # process_group: a session leader makes Dragon hang, and Ctrl-C must reach rankmap only.
+        keeper = [sys.executable, "-m", "rankmap.runtime.keeper", str(theirs.fileno()), str(control.path)]
         with slack_for_children():
             process = subprocess.Popen(
-                [str(dragon_command(environ)), "-s", *head],
+                [*keeper, str(dragon_command(environ)), "-s", *head],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=dict(environ),
                 cwd=control.path,
-                process_group=0,
+                process_group=0,  # Ctrl-C must reach rankmap only
+                pass_fds=[theirs.fileno()],
             )
+        theirs.close()
         assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
         os.set_blocking(process.stdout.fileno(), False)
-        return cls(process)
+        return cls(process, link)
 
     def fileno(self) -> int:
         """Return the descriptor of Dragon's output, for selectors."""
-        assert self.process.stdout is not None  # noqa: S101
-        return self.process.stdout.fileno()
+        assert self.keeper.stdout is not None  # noqa: S101
+        return self.keeper.stdout.fileno()
 
     def read_log(self) -> list[bytes] | None:
         """Read what Dragon said since the last call; return its lines, None at the end of its output."""
@@ -181,82 +192,44 @@ class Session:
         self.log.extend(lines)
         return lines if data else None
 
-    def processes(self) -> list[int]:
-        """Return the pids of this runtime: every process of its process group, services and ranks alike."""
-        return processes_of_group(self.process.pid)
+    def log_tail(self) -> str:
+        """Return the last lines that Dragon said, to go below a reason; "" where it said nothing."""
+        return "".join(f"\n  dragon: {line.decode(errors='replace')}" for line in list(self.log)[-_SHOWN_LOG_LINES:])
 
-    def remember_shared_memory(self) -> None:
-        """Note which /dev/shm files this runtime's processes have mapped, so that they can go with it."""
-        for pid in self.processes():
-            self._shared_memory |= _mapped_shared_memory(pid)
+    def read_link(self) -> str:
+        """Read what the keeper says on ``link``; return what has ended, "" where that is nothing."""
+        what, *names = self.link.recv(1 << 16).decode().split() or [""]
+        if what == "made":
+            self._shared_memory.ours.update(names)
+            return ""
+        return "dragon ended" if what == "ended" else f"rankmap's keeper (pid {self.keeper.pid}) was killed"
 
     def services(self, ranks: Collection[int]) -> list[int]:
-        """Return the pids of this runtime's processes that are no ranks."""
-        return [pid for pid in self.processes() if pid not in ranks]
+        """Return the pids of this runtime's processes that are no ranks, the keeper's and our own."""
+        return [os.getpid(), self.keeper.pid] + [
+            process.pid for process in descendants(self.keeper.pid) if process.pid not in ranks
+        ]
 
     def end(self, *, head_pid: int) -> None:
-        """End the runtime, wait until it is gone, and remove what it left.
-
-        SIGTERM to the head is what ends Dragon cleanly (to ``dragon`` itself it leaves orphans); what is still there
-        after that is killed.
+        """Return when nothing of the runtime is left.
 
         Args:
-            head_pid: The head's pid; 0 when it never came.
+            head_pid: The head's pid, by which Dragon ends cleanly; 0 ends everything by force.
         """
-        self.remember_shared_memory()
-        if head_pid and self.process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.kill(head_pid, signal.SIGTERM)
-            deadline_s = time.monotonic() + _END_GRACE_S
-            while self.process.poll() is None and time.monotonic() < deadline_s:
-                self.read_log()
-                with suppress(subprocess.TimeoutExpired):
-                    self.process.wait(timeout=0.05)
-        self._kill_leftovers()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=_END_GRACE_S)
-        for name in self._shared_memory:
-            Path(name).unlink(missing_ok=True)
-        assert self.process.stdout is not None  # noqa: S101
-        self.process.stdout.close()
+        with suppress(OSError):
+            self.link.send(f"end {head_pid}\n".encode())
+        deadline_s = time.monotonic() + HEAD_GRACE_S + 2 * KILL_TIMEOUT_S
+        while self.keeper.poll() is None and time.monotonic() < deadline_s:
+            self.read_log()  # nobody may wait for room in the pipe
+            with suppress(subprocess.TimeoutExpired):
+                self.keeper.wait(timeout=0.05)
+        self.link.close()
+        end_descendants(self._shared_memory, reap=self._reap)  # the keeper's work, if it was killed
+        assert self.keeper.stdout is not None  # noqa: S101
+        self.keeper.stdout.close()
 
-    def _kill_leftovers(self) -> None:
-        # Stopped first, so that nobody makes a file in /dev/shm after we have looked whose they are.
-        for pid in self.processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
-        self.remember_shared_memory()
-        deadline_s = time.monotonic() + _END_GRACE_S
-        while (left := self.processes()) and time.monotonic() < deadline_s:
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.01)
-            self.process.poll()
-
-
-def processes_of_group(process_group: int) -> list[int]:
-    """Return the pids of the processes in this process group that still run (zombies do not).
-
-    Source: proc_pid_stat(5), fields 3 (state) and 5 (pgrp).
-    """
-    pids = []
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - Path objects for a thousand pids take their time
-        if entry.isdigit():
-            try:
-                stat = Path(f"/proc/{entry}/stat").read_bytes()  # the name in it may be cut inside a character
-            except OSError:
-                continue
-            state, _, group = stat.rpartition(b")")[2].split()[:3]
-            if int(group) == process_group and state not in b"ZX":
-                pids.append(int(entry))
-    return pids
-
-
-def _mapped_shared_memory(pid: int) -> set[str]:
-    try:
-        text = Path(f"/proc/{pid}/maps").read_text()
-    except (OSError, UnicodeDecodeError):
-        return set()
-    names = (line.partition("/dev/shm/")[2] for line in text.splitlines())  # noqa: S108 - reading a map, making no file
-    return {f"/dev/shm/{name}" for name in names if name.startswith("DD") and " " not in name}  # noqa: S108
+    def _reap(self) -> None:
+        self.keeper.poll()
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0] != 0:
+                pass

@@ -34,7 +34,8 @@ NO_START = 123
 def see(rank: int) -> dict[str, Any]:
     """Return what this process is really like, before the application has run a single instruction.
 
-    ``cpus`` are PU os indices (sched_getaffinity(2)), ``gpus`` the GPU variables that are set.
+    ``cpus`` are PU os indices (sched_getaffinity(2)), ``gpus`` the GPU variables that are set, ``pmix_uris`` where the
+    PMIx server listens.
     """
     return {
         "kind": "shim",
@@ -43,6 +44,7 @@ def see(rank: int) -> dict[str, Any]:
         "host": os.uname().nodename,
         "cpus": sorted(os.sched_getaffinity(0)),
         "gpus": {name: os.environ[name] for name in GPU_VARIABLES if name in os.environ},
+        "pmix_uris": [value for name, value in os.environ.items() if name.startswith("PMIX_SERVER_URI")],
     }
 
 

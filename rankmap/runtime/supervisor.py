@@ -7,19 +7,18 @@ and timers. docs/design/0006-supervisor.md draws it.
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
-from rankmap.errors import LaunchError, RankmapError, RuntimeUnusableError
+from rankmap.errors import MISMATCH_STATUS, TIMEOUT_STATUS, LaunchError, RankmapError, RuntimeUnusableError
 from rankmap.runtime import services
 from rankmap.runtime.application import start_failure
 from rankmap.runtime.checking import Checker
+from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
 from rankmap.runtime.job import JobRequest, JobResult
 from rankmap.runtime.live import live_allocation
 from rankmap.runtime.loop import Loop
@@ -38,28 +37,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Supervisor"]
 
-MISMATCH_STATUS = 125
-TIMEOUT_STATUS = 124
-
-_HEAD_TIMEOUT_S = 60.0
+_HEAD_TIMEOUT_S = 50.0
 _SHIMS_TIMEOUT_S = 120.0
-_TERM_GRACE_S = 2.0
 _OUTPUT_GRACE_S = 2.0
 _SEND_TIMEOUT_S = 10.0
-# After SIGKILL: how long Dragon may take to report the exit codes before the runtime is ended by force.
-_END_TIMEOUT_S = 20.0
+_INTERRUPT_S = 4.0
 _FINISH_TIMEOUT_S = 60.0
-_SHOWN_LOG_LINES = 15
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
-    """Why the job ends with another status than 0."""
-
-    status: int
-    reason: str
-    hint: str = ""
 
 
 class Supervisor:
@@ -72,6 +56,7 @@ class Supervisor:
         self.control = control
         self.start_session = start
         self.loop = Loop(_SIGNALS, self._on_wake)
+        self.ending = Ending(self.loop, host=request.host, kill_grace_s=request.kill_grace_s, give_up=self._give_up)
         self.session: Session | InsideSession | None = None
         self.head: Connection | None = None
         self.head_pid = 0
@@ -81,11 +66,17 @@ class Supervisor:
         self.output: RankOutput | None = None
         self.slack_ns = services.own_slack_ns()
         self.services: tuple[services.Service, ...] = ()
-        self.outcome: _Outcome | None = None
+        self.watch: services.Watch | None = None
         self.interrupted = False
         self.draining = False
         self.finishing = False
         self.done = False
+        self.by_force = False
+
+    @property
+    def _session(self) -> Session | InsideSession:
+        assert self.session is not None  # noqa: S101 - started first of all
+        return self.session
 
     def run(self) -> JobResult:
         """Run the job; return how it ended when nothing of it is left."""
@@ -96,15 +87,18 @@ class Supervisor:
                 raise_descriptor_limit()
                 if isinstance(self.session, Session):
                     self.loop.call_when_readable(self.session, self._on_log)
+                    self.loop.call_when_readable(self.session.link, self._on_keeper)
                 self.loop.call_after(_HEAD_TIMEOUT_S, self._check_head_came)
                 if self.request.timeout_s is not None:
                     self.loop.call_after(self.request.timeout_s, self._on_timeout)
                 while not self.done:
                     self._step()
             finally:
-                self._signal_ranks(signal.SIGKILL)
+                self.ending.kill_ranks()
                 if self.session is not None:
-                    self.session.end(head_pid=self.head_pid)
+                    self.session.end(head_pid=0 if self.by_force else self.head_pid)
+                if self.watch is not None:
+                    self.watch.close()
                 if self.output is not None:
                     self.output.close(timeout_s=_OUTPUT_GRACE_S)
         return self._result()
@@ -113,24 +107,21 @@ class Supervisor:
         try:
             self.loop.step()
         except RankmapError as error:
-            self._end(_Outcome(status=error.exit_status, reason=error.message, hint=error.hint))
+            self._end(Outcome(status=error.exit_status, reason=error.message, hint=error.hint))
         self._finish_when_over()
 
     def _on_wake(self, signals: list[int]) -> None:
         if self.output is not None:
-            self.output.resume()
-            error = self.output.broken()
-            if error is not None and self.outcome is None:
-                # As for any program in a pipeline whose reader has had enough; a full disk is worth a word.
-                quiet = error.errno == errno.EPIPE
-                status = 128 + signal.SIGPIPE if quiet else LaunchError.exit_status
-                reason = "" if quiet else f"the output cannot be written: {error.strerror}"
-                self._end(_Outcome(status=status, reason=reason))
+            self.output.on_wake()
+            if self.output.unwanted and self.ending.outcome is None:
+                # As for any program in a pipeline whose reader has had enough: no word about it.
+                self._end(Outcome(status=128 + signal.SIGPIPE, reason=""))
         for number in signals:
-            if self.interrupted:
-                self._signal_ranks(signal.SIGKILL)
+            if self.interrupted or not all(rank.seen is not None for rank in self.ranks):
+                self._give_up()  # asked twice, or nothing of the application has run: no reason to wait
             self.interrupted = True
-            self._end(_Outcome(status=128 + number, reason=f"ended by {signal.Signals(number).name}"))
+            self.loop.call_after(_INTERRUPT_S, self._give_up)
+            self._end(Outcome(status=128 + number, reason=f"ended by {signal.Signals(number).name}"))
 
     def say(self, text: str) -> None:
         """Tell the user something on stderr, between whole lines of the ranks' own."""
@@ -147,28 +138,33 @@ class Supervisor:
         lines = self.session.read_log()
         if lines is None:
             self.loop.forget(self.session)
-            self._on_runtime_end()
-        elif self.request.verbose:
-            for line in lines:
-                self.say("dragon: " + line.decode(errors="replace"))
+        for line in lines or () if self.request.verbose else ():
+            self.say("dragon: " + line.decode(errors="replace"))
 
-    def _on_runtime_end(self) -> None:
-        if not self.finishing:
-            status, what = LaunchError.exit_status, "the Dragon runtime ended under the job"
-            if not self.head_pid:
-                status, what = RuntimeUnusableError.exit_status, "the Dragon runtime did not start"
-            self._settle(_Outcome(status=status, reason=what + self._log_tail()))
+    def _on_keeper(self) -> None:
+        assert isinstance(self.session, Session)  # noqa: S101
+        if what := self.session.read_link():
+            while self.session.read_log():  # what it said last may explain it
+                pass
+            self._on_runtime_end(what)
+
+    def _on_runtime_end(self, what: str) -> None:
+        """End the job, because a process without which there is no runtime has ended."""
+        if self.done:
+            return
         self.done = True
-
-    def _log_tail(self) -> str:
-        assert self.session is not None  # noqa: S101
-        lines = [line.decode(errors="replace") for line in list(self.session.log)[-_SHOWN_LOG_LINES:]]
-        return "".join(f"\n  dragon: {line}" for line in lines)
+        if not self.finishing:
+            self.by_force = True
+            status, when = LaunchError.exit_status, "the Dragon runtime ended under the job"
+            if not self.head_pid:
+                status, when = RuntimeUnusableError.exit_status, "the Dragon runtime did not start"
+            self.ending.settle(Outcome(status=status, reason=f"{when}: {what}" + self._session.log_tail()))
 
     def _check_head_came(self) -> None:
         if self.plan is None:
-            reason = f"the Dragon runtime was not ready after {_HEAD_TIMEOUT_S:.0f} s" + self._log_tail()
-            self._end(_Outcome(status=RuntimeUnusableError.exit_status, reason=reason))
+            reason = f"the Dragon runtime was not ready after {_HEAD_TIMEOUT_S:.0f} s" + self._session.log_tail()
+            self.by_force = True
+            self._end(Outcome(status=RuntimeUnusableError.exit_status, reason=reason))
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(BlockingIOError):
@@ -199,8 +195,8 @@ class Supervisor:
         if messages is None:
             self._drop(connection)
             self.head = None
-            if self.session is not None and self.session.runtime_stays:
-                self._on_runtime_end()
+            if not self.finishing or self._session.runtime_stays:  # else the runtime's own end is waited for
+                self._on_runtime_end(f"rankmap's head (pid {self.head_pid}) ended")
 
     def _on_head_message(self, message: Message) -> None:
         match message["kind"]:
@@ -211,11 +207,13 @@ class Supervisor:
             case "ended":
                 # The rank that ended first is judged first, whatever the order of the news.
                 for number, code in sorted(message["codes"].items(), key=lambda item: self.ranks[item[0]].end_order):
-                    self._on_exit_code(self.ranks[number], code)
+                    self.ending.on_exit_code(self.ranks[number], code, log_tail=self._session.log_tail())
             case "error":
                 text = message["message"] + (f"\n{message['traceback']}" if self.request.verbose else "")
-                self._settle(
-                    _Outcome(status=LaunchError.exit_status, reason=text + self._log_tail(), hint=message["hint"])
+                self.ending.settle(
+                    Outcome(
+                        status=LaunchError.exit_status, reason=text + self._session.log_tail(), hint=message["hint"]
+                    )
                 )
                 self.done = True
             case other:
@@ -228,13 +226,12 @@ class Supervisor:
                 self.head.send(message)
 
     def _plan_and_start(self, nodes: list[dict[str, object]]) -> None:
-        assert self.session is not None  # noqa: S101
         allocation, names = live_allocation(nodes, host=self.request.host, topology=self.request.topology)
         plan = self.request.plan_for(allocation)
         self.plan = plan
-        self.ranks = [RankProcess(number) for number in range(plan.n_ranks)]
+        self.ranks = self.ending.ranks = [RankProcess(number) for number in range(plan.n_ranks)]
         self.output = RankOutput(
-            self.loop, self.request.output, n_ranks=plan.n_ranks, targets=self.session.output_descriptors
+            self.loop, self.request.output, n_ranks=plan.n_ranks, targets=self._session.output_descriptors
         )
         self.checker = Checker(plan, self.ranks, mode=self.request.verify, say=self.say, stop=self._on_mismatch)
         starts = [
@@ -247,16 +244,17 @@ class Supervisor:
                 "starts": starts,
                 "backend": self.request.backend,
                 "socket": str(self.control.socket),
-                "runtime_stays": self.session.runtime_stays,
+                "runtime_stays": self._session.runtime_stays,
+                "job": self.control.path.name,
             }
         )
         self.loop.call_after(_SHIMS_TIMEOUT_S, self._check_shims_came)
 
     def _check_shims_came(self) -> None:
         missing = CpuSet.of(rank.number for rank in self.ranks if rank.seen is None and not rank.ended)
-        if missing and self.outcome is None:
-            reason = f"ranks {missing} did not start within {_SHIMS_TIMEOUT_S:.0f} s" + self._log_tail()
-            self._settle(_Outcome(status=LaunchError.exit_status, reason=reason))
+        if missing and self.ending.outcome is None:
+            reason = f"ranks {missing} did not start within {_SHIMS_TIMEOUT_S:.0f} s" + self._session.log_tail()
+            self.ending.settle(Outcome(status=LaunchError.exit_status, reason=reason))
             self.done = True
 
     # -- the ranks ------------------------------------------------------------------------------------------------
@@ -266,7 +264,7 @@ class Supervisor:
         if rank.pidfd is not None:
             self.loop.call_when_readable(rank.pidfd, lambda: self._on_rank_end(rank))
         self.loop.call_when_readable(connection, lambda: self._on_rank_message(rank, connection))
-        if self.outcome is not None:
+        if self.ending.outcome is not None:
             rank.end(signal.SIGTERM)
         elif all(rank.seen is not None for rank in self.ranks):
             self._tell_head({"kind": "quiet"})
@@ -275,45 +273,44 @@ class Supervisor:
 
     def _keep_services_aside(self) -> None:
         """Now that every rank's pid is known, all else in the runtime is Dragon's own."""
-        assert self.session is not None  # noqa: S101
-        self.session.remember_shared_memory()
         ranks = {rank.seen.pid for rank in self.ranks if rank.seen is not None}
         self.services = services.keep_aside(
-            self.session.services(ranks),
+            self._session.services(ranks),
             head_pid=self.head_pid,
             reserve=self.request.reserve,
-            lower=not self.session.runtime_stays,
+            lower=not self._session.runtime_stays,
         )
+        self.watch = services.Watch(self.loop, self.services, self._on_service_end)
+
+    def _on_service_end(self, service: services.Service) -> None:
+        if not self.finishing:
+            self._on_runtime_end(f"its {service.name} (pid {service.pid}) ended")
 
     def _start_applications(self) -> None:
         """Give the ranks leave to go, if they are where the plan says."""
         assert self.checker is not None  # noqa: S101
         self.checker.check_start()
-        for rank in self.ranks if self.outcome is None else ():
+        for rank in self.ranks if self.ending.outcome is None else ():
             if rank.connection is not None:  # else its shim has died meanwhile, which its exit code tells
                 self._release(rank)
 
     def _on_mismatch(self, reason: str) -> None:
         hint = "look for a second binding (the application's or a wrapper's); --verify warn goes on all the same"
-        self._end(_Outcome(status=MISMATCH_STATUS, reason=reason, hint=hint))
+        self._end(Outcome(status=MISMATCH_STATUS, reason=reason, hint=hint))
 
     def _release(self, rank: RankProcess) -> None:
         """Give a rank leave to become the application."""
         assert self.output is not None  # noqa: S101
         assert self.plan is not None  # noqa: S101
-        assert rank.connection is not None  # noqa: S101
-        placement = self.plan.rank(rank.number)
-        request = self.request
-        message = go(request.application, placement, drop_paths=request.drop_paths, slack_ns=self.slack_ns)
+        placement, request = self.plan.rank(rank.number), self.request
+        job, paths = self.control.path.name, request.drop_paths
+        message = go(request.application, placement, job=job, drop_paths=paths, slack_ns=self.slack_ns)
         fds: list[int] = []
         try:
             fds += self.output.open(rank.number)
-            if self.request.stdin_rank == rank.number:
+            if request.stdin_rank == rank.number:
                 fds.insert(0, pump_stdin())
-            rank.released = True
-            rank.connection.send(message, fds)
-        except (BrokenPipeError, ConnectionResetError):
-            return  # it died: its pidfd tells
+            rank.release(message, fds)
         except OSError as error:
             msg = f"rank {rank.number}'s output cannot be opened: {error}"
             raise LaunchError(msg, hint="check the limit on open files (ulimit -n), or --output-dir") from error
@@ -326,7 +323,7 @@ class Supervisor:
         for message in messages or ():
             status, why = start_failure(message["what"], message["path"], message["errno"])
             rank.ended_by_us = True
-            self._end(_Outcome(status=status, reason=f"rank {rank.number} on {self.request.host}: {why}"))
+            self._end(Outcome(status=status, reason=f"rank {rank.number} on {self.request.host}: {why}"))
         if messages is None:
             self._drop(connection)
             rank.connection = None
@@ -338,67 +335,37 @@ class Supervisor:
         assert rank.pidfd is not None  # noqa: S101
         self.loop.forget(rank.pidfd)
         rank.close_pidfd()
-        if not any(other.ended for other in self.ranks) and self.session is not None and not self.session.runtime_stays:
+        if not any(other.ended for other in self.ranks) and not self._session.runtime_stays:
             services.set_slack([service.pid for service in self.services], services.START_SLACK_NS)
         rank.ended = True
         rank.end_order = sum(other.ended for other in self.ranks)
         if rank.exit_code is None:
             self._tell_head({"kind": "reap", "ranks": [rank.number]})
         if rank.end_order == len(self.ranks):
-            self.loop.call_after(_END_TIMEOUT_S, self._check_codes_came)
+            self.loop.call_after(GIVE_UP_S, self._check_codes_came)
 
     def _check_codes_came(self) -> None:
         missing = CpuSet.of(rank.number for rank in self.ranks if rank.exit_code is None)
         if missing:
-            reason = f"Dragon does not say how ranks {missing} ended" + self._log_tail()
-            self._settle(_Outcome(status=LaunchError.exit_status, reason=reason))
+            reason = f"Dragon does not say how ranks {missing} ended" + self._session.log_tail()
+            self.ending.settle(Outcome(status=LaunchError.exit_status, reason=reason))
             self.done = True
-
-    def _on_exit_code(self, rank: RankProcess, code: int) -> None:
-        rank.ended, rank.exit_code = True, code
-        if code == 0 or rank.ended_by_us:
-            return
-        where = f"rank {rank.number} on {self.request.host}"
-        if rank.seen is None:
-            reason = f"{where} ended with status {code} before the application started" + self._log_tail()
-            self._end(_Outcome(status=LaunchError.exit_status, reason=reason))
-        elif code < 0:
-            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            self._end(_Outcome(status=128 - code, reason=f"{where} (pid {rank.seen.pid}) was killed by {name}"))
-        elif self.outcome is None:
-            self._settle(_Outcome(status=code, reason=f"{where} exited with status {code}"))
-            self.loop.call_after(self.request.kill_grace_s, self._end_ranks)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    def _settle(self, outcome: _Outcome) -> None:
-        """The first reason for a status other than 0 is the job's."""
-        if self.outcome is None:
-            self.outcome = outcome
-
-    def _end(self, outcome: _Outcome) -> None:
+    def _end(self, outcome: Outcome) -> None:
         """End the job for this reason."""
-        self._settle(outcome)
         if self.plan is None:
+            self.ending.settle(outcome)
             self.done = True
         else:
-            self._end_ranks()
-
-    def _end_ranks(self) -> None:
-        self._signal_ranks(signal.SIGTERM)
-        self.loop.call_after(_TERM_GRACE_S, lambda: self._signal_ranks(signal.SIGKILL))
-        self.loop.call_after(_TERM_GRACE_S + _END_TIMEOUT_S, self._give_up)
-
-    def _signal_ranks(self, number: signal.Signals) -> None:
-        for rank in self.ranks:
-            rank.end(number)
+            self.ending.end(outcome)
 
     def _on_timeout(self) -> None:
-        running = [str(rank.number) for rank in self.ranks if not rank.ended]
-        if self.ranks and not running:
-            return  # over already
-        what = f"ranks {', '.join(running)} still ran on {self.request.host}" if running else "no rank ran yet"
-        self._end(_Outcome(status=TIMEOUT_STATUS, reason=f"--timeout {self.request.timeout_s:g} s reached: {what}"))
+        assert self.request.timeout_s is not None  # noqa: S101
+        outcome = self.ending.on_timeout(self.request.timeout_s, TIMEOUT_STATUS)
+        if outcome is not None:
+            self._end(outcome)
 
     def _finish_when_over(self) -> None:
         if self.finishing or not self.ranks or any(rank.exit_code is None for rank in self.ranks):
@@ -420,16 +387,18 @@ class Supervisor:
     def _finish(self) -> None:
         if not self.finishing:
             self.finishing = True
-            assert self.session is not None  # noqa: S101
-            self._tell_head({"kind": "finish", "runtime_stays": self.session.runtime_stays})
+            self._tell_head({"kind": "finish", "runtime_stays": self._session.runtime_stays})
             self.loop.call_after(_FINISH_TIMEOUT_S, self._give_up)
 
     def _give_up(self) -> None:
-        """Wait no longer for Dragon to end by itself; ``run`` then ends it by force."""
-        self.done = True
+        """Wait no longer for Dragon to end by itself."""
+        self.done = self.by_force = True
 
     def _result(self) -> JobResult:
-        outcome = self.outcome or _Outcome(status=0, reason="")
+        outcome = self.ending.outcome or Outcome(status=0, reason="")
+        if self.output is not None and self.output.failed and outcome.status == 0:
+            reason = "the ranks ended well, but some output could not be written where it was asked for"
+            outcome = Outcome(status=RankmapError.exit_status, reason=reason)
         return JobResult(
             status=outcome.status,
             reason=outcome.reason,

@@ -1,0 +1,169 @@
+"""How a job ends: which end of a rank ends the others too, when, with what status, and why.
+
+| a rank | the others | status |
+|---|---|---|
+| exits 0 after MPI_Finalize, or was no MPI program | go on | 0 |
+| exits N after MPI_Finalize | are ended after the grace | N |
+| exits N while others are still in MPI (MPI_Abort, exit) | are ended as soon as that is certain: 2 s | N |
+| exits 0 while others are still in MPI | are ended after the grace | 1 |
+| is killed by signal N | are ended at once | 128 + N |
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rankmap.cpuset import CpuSet
+from rankmap.errors import LaunchError, RankmapError
+from rankmap.runtime import pmi_link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rankmap.runtime.loop import Loop
+    from rankmap.runtime.rank_process import RankProcess
+
+__all__ = ["GIVE_UP_S", "Ending", "Outcome"]
+
+_TERM_GRACE_S = 2.0
+# After SIGKILL: how long Dragon may take to report the exit codes before the runtime is ended by force.
+GIVE_UP_S = 20.0
+# Who is still in MPI is looked at twice, this far apart: MPI_Finalize takes the ranks out within moments of each other.
+_LOOK_S = 1.0
+_SELDOM_S = 300.0
+_UNFINISHED_HINT = (
+    "every rank has to call MPI_Finalize (mpi4py does at a normal exit); MPI_Abort ends all ranks on purpose;\n"
+    "  --kill-grace says how long the others may go on"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Why the job ends with another status than 0."""
+
+    status: int
+    reason: str
+    hint: str = ""
+
+
+class Ending:
+    """Decides when a job has to end, and ends its ranks.
+
+    Args:
+        loop: The supervisor's.
+        host: Where the ranks run.
+        kill_grace_s: How long the other ranks may go on after one has failed.
+        give_up: Called when the ranks' end has not come long after they were killed.
+    """
+
+    def __init__(self, loop: Loop, *, host: str, kill_grace_s: float, give_up: Callable[[], None]) -> None:
+        self.ranks: list[RankProcess] = []
+        self.outcome: Outcome | None = None
+        self._loop = loop
+        self._host = host
+        self._kill_grace_s = kill_grace_s
+        self._give_up = give_up
+        self._ending = False
+        self._looking = False
+
+    def settle(self, outcome: Outcome) -> None:
+        """The first reason for a status other than 0 is the job's."""
+        if self.outcome is None:
+            self.outcome = outcome
+
+    def end(self, outcome: Outcome) -> None:
+        """End the job for this reason."""
+        self.settle(outcome)
+        self.end_ranks()
+
+    def end_ranks(self) -> None:
+        """Send the ranks SIGTERM, SIGKILL a little later, and give up on them in the end."""
+        if not self._ending:
+            self._ending = True
+            self._signal(signal.SIGTERM)
+            self._loop.call_after(_TERM_GRACE_S, self.kill_ranks)
+            self._loop.call_after(_TERM_GRACE_S + GIVE_UP_S, self._give_up)
+
+    def kill_ranks(self) -> None:
+        """Send the ranks SIGKILL."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for rank in self.ranks:
+            rank.end(number)
+
+    def on_exit_code(self, rank: RankProcess, code: int, *, log_tail: str) -> None:
+        """Judge the end of a rank.
+
+        Args:
+            rank: Which one.
+            code: Its exit code; -N is signal N.
+            log_tail: What Dragon has said last, to explain a rank that has not come as far as the application.
+        """
+        rank.ended, rank.exit_code = True, code
+        if rank.ended_by_us:
+            return
+        where = f"rank {rank.number} on {self._host}"
+        if rank.seen is None:
+            reason = f"{where} ended with status {code} before the application started{log_tail}"
+            self.end(Outcome(status=LaunchError.exit_status, reason=reason))
+        elif code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            self.end(Outcome(status=128 - code, reason=f"{where} (pid {rank.seen.pid}) was killed by {name}"))
+        elif self.outcome is None:
+            look_s = _LOOK_S
+            if code != 0:
+                self.settle(Outcome(status=code, reason=f"{where} exited with status {code}"))
+                self._loop.call_after(self._kill_grace_s, self.end_ranks)
+            elif self._looking:
+                return
+            else:
+                self._looking = True
+                look_s = max(self._kill_grace_s - _LOOK_S, _LOOK_S)
+            self._loop.call_after(look_s, lambda: self._look_for_waiting_ranks(rank, code, frozenset(), look_s))
+
+    def on_timeout(self, timeout_s: float, status: int) -> Outcome | None:
+        """Return the outcome of a job whose time is over, None when its ranks have ended already."""
+        running = CpuSet.of(rank.number for rank in self.ranks if not rank.ended)
+        if self.ranks and not running:
+            return None
+        what = f"{_named(running)} still ran on {self._host}" if running else "no rank ran yet"
+        return Outcome(status=status, reason=f"--timeout {timeout_s:g} s reached: {what}")
+
+    def _look_for_waiting_ranks(self, rank: RankProcess, code: int, before: frozenset[int], again_s: float) -> None:
+        """End the job when other ranks wait in MPI for this one, which has ended.
+
+        Args:
+            rank: The one that has ended.
+            code: How.
+            before: Who was still in MPI at the look before.
+            again_s: When to look again for ranks that come to MPI only later; twice as late each time.
+        """
+        if self._ending or all(other.ended for other in self.ranks):
+            return
+        in_mpi = pmi_link.connected(
+            {
+                other.number: (other.seen.pid, other.pmi_ports)
+                for other in self.ranks
+                if other.seen is not None and not other.ended
+            }
+        )
+        if not in_mpi or in_mpi != before:  # ranks may be on their way out
+            wait_s = _LOOK_S if in_mpi else again_s
+            later_s = again_s if in_mpi else min(2 * again_s, _SELDOM_S)
+            self._loop.call_after(wait_s, lambda: self._look_for_waiting_ranks(rank, code, in_mpi, later_s))
+            return
+        what = f"rank {rank.number} on {self._host} exited with status {code}"
+        waiting = f"while {_named(CpuSet.of(in_mpi))} waited for it in MPI"
+        if code == 0:
+            reason = f"{what} without MPI_Finalize {waiting}"
+            self.end(Outcome(status=RankmapError.exit_status, reason=reason, hint=_UNFINISHED_HINT))
+        elif self.outcome is not None:
+            self.outcome = replace(self.outcome, reason=f"{what} {waiting} (MPI_Abort, or no MPI_Finalize)")
+            self.end_ranks()
+
+
+def _named(ranks: CpuSet) -> str:
+    return f"rank {ranks}" if len(ranks) == 1 else f"ranks {ranks}"
