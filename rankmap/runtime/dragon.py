@@ -9,31 +9,41 @@ that shows when it has changed.
 
 from __future__ import annotations
 
+import os
+import socket
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dragon import in_dragon
+from dragon.globalservices import api_setup
 from dragon.globalservices.process import multi_join
 from dragon.infrastructure.facts import PMIBackend
+from dragon.infrastructure.parameters import this_process
 from dragon.infrastructure.policy import Policy
 from dragon.native.machine import Node, System
 from dragon.native.process import Process, ProcessTemplate
 from dragon.native.process_group import ProcessGroup
 
-from rankmap.errors import LaunchError
+from rankmap.errors import LaunchError, RuntimeUnusableError
 from rankmap.runtime import head, quiet
+from rankmap.runtime.live import rank_places
+from rankmap.runtime.processes import JOB_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rankmap.placement import Plan
 
-__all__ = ["Group", "LiveNode", "RankStart", "live_nodes"]
+__all__ = ["Group", "LiveNode", "RankStart", "live_nodes", "start_head"]
 
 _SHIM = Path(__file__).with_name("shim.py")
 # Dragon's own default of 5 s raises on a loaded machine.
 _CLOSE_PATIENCE_S = 60.0
+_HANDSHAKE_S = 1.0
+_ALONE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +64,48 @@ class RankStart:
     cpus: tuple[int, ...]
 
 
+def connect() -> None:
+    """Connect this process to the runtime around it, also where another process of its identity has been before.
+
+    What a Dragon process starts by itself (a shell script under ``dragon`` each of its commands) has the identity of
+    its parent. Dragon sends each identity one handshake, for which the second to connect would wait for ever.
+    """
+    if api_setup._INFRASTRUCTURE_CONNECTED:  # noqa: SLF001 - the public calls connect by themselves, and hang
+        return
+    answers = api_setup._connect_gs_return()  # noqa: SLF001
+    deadline_s = time.monotonic() + _HANDSHAKE_S
+    while not (there := answers.poll(0)) and time.monotonic() < deadline_s:
+        time.sleep(_HANDSHAKE_S / 100)
+    api_setup.connect_to_infrastructure(force=not there)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep other processes of this one's identity from talking to Dragon meanwhile: they would read its answers.
+
+    Raises:
+        RuntimeUnusableError: Another one does so for a minute.
+    """
+    deadline_s = time.monotonic() + _ALONE_S
+    with socket.socket(socket.AF_UNIX) as lock:
+        while True:
+            try:
+                # A name that no file has, and that goes with the process (unix(7), abstract sockets).
+                lock.bind(f"\0rankmap-{os.getpgid(0)}-{this_process.my_puid}")
+                break
+            except OSError as error:
+                if time.monotonic() > deadline_s:
+                    msg = f"another program of this Dragon process has been talking to Dragon for {_ALONE_S:.0f} s"
+                    raise RuntimeUnusableError(msg, hint="run them one after the other") from error
+                time.sleep(_HANDSHAKE_S / 100)
+        connect()
+        yield
+
+
 def live_nodes() -> tuple[LiveNode, ...]:
     """Return the nodes of the runtime that this process is in, the primary node first, then by name."""
-    nodes = [Node(h_uid) for h_uid in System().nodes]
+    with alone():
+        nodes = [Node(h_uid) for h_uid in System().nodes]
     return tuple(
         sorted(
             (
@@ -108,16 +157,9 @@ def policies(plan: Plan) -> list[Policy]:
         LaunchError: Inside a runtime: it lacks a host or a CPU of the plan.
     """
     nodes = live_nodes() if in_dragon() else ()
-    hosts = {placement.host for placement in plan.iter_ranks()}
     # On one node Dragon calls the host "localhost", whatever its name.
-    names = dict.fromkeys(hosts, nodes[0].name) if len(nodes) == len(hosts) == 1 else {}
-    starts = [
-        RankStart(
-            node_name=names.get(placement.host, placement.host),
-            cpus=tuple(placement.cpus or plan.allocation.topology(placement.node_index).usable),
-        )
-        for placement in plan.iter_ranks()
-    ]
+    names = {os.uname().nodename: nodes[0].name} if len(nodes) == 1 else {}
+    starts = [RankStart(node_name=name, cpus=tuple(cpus)) for name, cpus in rank_places(plan, names)]
     if nodes:
         check_starts(starts, nodes)
     return [policy(start) for start in starts]
@@ -190,9 +232,11 @@ class Group:
         self._group.close(patience=_CLOSE_PATIENCE_S)
 
 
-def start_head(socket_path: str) -> None:
+def start_head(socket_path: str, *, job: str) -> None:
     """Start the head as a process of the runtime that this process is in; it reports to the socket by itself.
 
-    A process of its own, because two processes with one Dragon identity would read each other's messages.
+    A process of its own, because two processes with one Dragon identity would read each other's messages. It and all
+    that Dragon starts for it have the job's name in their environment.
     """
-    Process(target=head.main, args=(socket_path,)).start()
+    with alone():
+        Process(target=head.main, args=(socket_path,), env={JOB_VARIABLE: job}).start()

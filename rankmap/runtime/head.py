@@ -12,11 +12,14 @@ import os
 import select
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.errors import LaunchError, RankmapError
 from rankmap.runtime.processes import JOB_VARIABLE, carrying, end_all
+from rankmap.runtime.shared_memory import remove_directories
 from rankmap.runtime.wire import Connection, Message
 
 if TYPE_CHECKING:
@@ -30,10 +33,16 @@ _SWEEP_S = 5.0
 
 
 class Head:
-    """The head's state: its connection to the supervisor and, once started, the group of ranks."""
+    """The head's state: its connection to the supervisor and, once started, the group of ranks.
 
-    def __init__(self, supervisor: Connection) -> None:
+    Args:
+        supervisor: The connection.
+        control: The job's control directory.
+    """
+
+    def __init__(self, supervisor: Connection, control: Path) -> None:
         self.supervisor = supervisor
+        self.control = control
         self.group: Group | None = None
         self.polling = False
         # Ranks that the supervisor has seen end and whose exit codes it does not know.
@@ -62,6 +71,9 @@ class Head:
                         # took 1 s, and over a minute on a machine whose cores are all busy.
                         if self.group is not None and message["runtime_stays"]:
                             self.group.close()
+                            if "alone" in message:  # else the supervisor does it, or the keeper
+                                end_all(lambda: carrying(JOB_VARIABLE, self.job), timeout_s=_SWEEP_S)
+                                remove_directories(self.control)
                         return
                     case other:
                         msg = f"the head does not know the message {other!r}"
@@ -77,9 +89,7 @@ class Head:
         if messages is None:
             if self.group is not None and self.group.alive:
                 self.group.kill()
-            if self.runtime_stays:  # else the keeper does it
-                end_all(lambda: carrying(JOB_VARIABLE, self.job), timeout_s=_SWEEP_S)
-            return [{"kind": "finish", "runtime_stays": self.runtime_stays}]
+            return [{"kind": "finish", "runtime_stays": self.runtime_stays, "alone": True}]
         return messages
 
     def start(self, message: Message) -> None:
@@ -98,7 +108,8 @@ class Head:
         self.awaited.difference_update(codes)
         self.reported.update(codes)
         if codes:
-            self.supervisor.send({"kind": "ended", "codes": codes})
+            with suppress(BrokenPipeError):  # it is gone, as the next receive will tell
+                self.supervisor.send({"kind": "ended", "codes": codes})
 
 
 def _plain(node: dict[str, object]) -> dict[str, object]:
@@ -110,7 +121,7 @@ def main(socket_path: str) -> int:
     supervisor = Connection.connect(socket_path)
     supervisor.send({"kind": "head", "pid": os.getpid()})
     try:
-        Head(supervisor).run()
+        Head(supervisor, Path(socket_path).parent).run()
     except RankmapError as error:
         supervisor.send({"kind": "error", "message": error.message, "hint": error.hint})
         return 1

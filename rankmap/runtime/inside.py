@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.errors import RuntimeUnusableError
-from rankmap.runtime.processes import JOB_VARIABLE, carrying, end_all, members_of_group, send_signal
+from rankmap.runtime.processes import JOB_VARIABLE, carrying, end_all, send_signal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -39,8 +39,7 @@ class InsideSession:
 
     def __init__(self, job: str) -> None:
         self._job = job
-        self._group = os.getpgid(0)
-        self._before = {process.pid for process in members_of_group(self._group)}
+        self._runtime = os.getpgid(0)
         self.output_descriptors = launcher_descriptors()
 
     @classmethod
@@ -49,13 +48,13 @@ class InsideSession:
         from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
 
         session = cls(control.path.name)
-        dragon.start_head(str(control.socket))
+        dragon.start_head(str(control.socket), job=session._job)
         return session
 
     def services(self, ranks: Collection[int]) -> list[int]:
         """Return the pids of the runtime itself and of what it started for this job, ranks excluded."""
-        new = {process.pid for process in members_of_group(self._group)} - self._before - set(ranks)
-        return sorted(new | {self._group})
+        ours = {process.pid for process in carrying(JOB_VARIABLE, self._job)} - set(ranks)
+        return sorted(ours | {self._runtime})
 
     def log_tail(self) -> str:
         """Return nothing: what Dragon says goes to whoever started the runtime."""
@@ -71,13 +70,13 @@ class InsideSession:
                 os.close(descriptor)
         for number in (signal.SIGTERM, signal.SIGKILL) if head_pid else ():
             deadline_s = time.monotonic() + _END_GRACE_S
-            while (head := self._running(head_pid)) and time.monotonic() < deadline_s:
+            while (head := self._ours(head_pid)) and time.monotonic() < deadline_s:
                 send_signal(head, number)
                 time.sleep(0.02)
         end_all(lambda: carrying(JOB_VARIABLE, self._job), timeout_s=_END_GRACE_S)
 
-    def _running(self, pid: int) -> Found | None:
-        return next((process for process in members_of_group(self._group) if process.pid == pid), None)
+    def _ours(self, pid: int) -> Found | None:
+        return next((process for process in carrying(JOB_VARIABLE, self._job) if process.pid == pid), None)
 
 
 def require_libpmix(libpmix: Libpmix, *, environ: Mapping[str, str]) -> None:

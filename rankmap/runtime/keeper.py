@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -26,7 +25,7 @@ from socket import MSG_DONTWAIT, socket
 from typing import TYPE_CHECKING, Any
 
 from rankmap.runtime.processes import adopt_orphans, descendants, end_all, send_signal
-from rankmap.runtime.shared_memory import SharedMemory, job_directory
+from rankmap.runtime.shared_memory import SharedMemory, remove_directories
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,12 +63,11 @@ class Keeper:
         pause_s = _FIRST_PAUSE_S
         while True:
             wait_s = None if look_s is None else max(0.0, look_s - time.monotonic())
-            made = [self.shared_memory] if look_s is None else []
+            made = [self.shared_memory] if look_s is None and self.shared_memory.fileno() >= 0 else []
             watched: list[Any] = [self.link, self.woken, *made]
             readable, _, _ = select.select(watched, [], [], wait_s)
             if self.link in readable:
-                words = self.link.recv(4096).split()
-                self.end(head_pid=int(words[1]) if words else 0)
+                self.end(head_pid=self._hear())
                 return
             if self.woken in readable:
                 self.reap()
@@ -111,6 +109,13 @@ class Keeper:
                     self.command_ended = True
                     self._tell("ended")
 
+    def _hear(self) -> int:
+        """Return the pid of the head that is to end; 0 where the supervisor does not say one or is gone."""
+        with suppress(OSError):  # gone before it has read all that it was told
+            if words := self.link.recv(4096).split():
+                return int(words[1])
+        return 0
+
     def _tell(self, *words: str) -> None:
         with suppress(OSError):  # it is gone, or does not listen
             self.link.send(" ".join(words).encode(), MSG_DONTWAIT)
@@ -137,8 +142,7 @@ def main(link: int, control: str, command: list[str]) -> int:
     try:
         Keeper(socket(fileno=own), command).run()
     finally:
-        for directory in (Path(control), job_directory(Path(control).name)):
-            shutil.rmtree(directory, ignore_errors=True)
+        remove_directories(Path(control))
     return 0
 
 

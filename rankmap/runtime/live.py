@@ -11,9 +11,10 @@ from rankmap.topology import Allocation, Node
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rankmap.placement import Plan
     from rankmap.topology import NodeTopology
 
-__all__ = ["live_allocation"]
+__all__ = ["live_allocation", "rank_places"]
 
 
 def live_allocation(
@@ -43,3 +44,21 @@ def live_allocation(
         raise AllocationError(msg, hint="check the cpuset of this job (taskset -p $$, /proc/self/status)")
     live = Node(host=host, shape_index=0, gpu_ids=tuple(node["gpus"]))
     return Allocation(shapes=(both,), nodes=(live,)), {host: node["name"]}
+
+
+def rank_places(plan: Plan, names: Mapping[str, str]) -> list[tuple[str, list[int]]]:
+    """Return Dragon's name of the node and the PU os indices of each rank, in rank order.
+
+    A rank that the plan does not bind gets all that its node lets us use: Dragon reads no CPUs as all there are.
+
+    Args:
+        plan: Where the ranks go.
+        names: Dragon's names of hosts, where they differ from ours.
+    """
+    return [
+        (
+            names.get(placement.host, placement.host),
+            list(placement.cpus or plan.allocation.topology(placement.node_index).usable),
+        )
+        for placement in plan.iter_ranks()
+    ]

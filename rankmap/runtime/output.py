@@ -138,9 +138,10 @@ class Writer:
 
     def _fail(self, outlet: Outlet, error: OSError, rest: bytes) -> None:
         with self._changed:
-            outlet.error = error
-            outlet.unwritten = [rest, *self._pieces.pop(outlet, [])]
-            self._pending_bytes -= sum(map(len, outlet.unwritten))
+            unwritten = [rest, *self._pieces.pop(outlet, [])]
+            self._pending_bytes -= sum(map(len, unwritten))
+            outlet.unwritten = unwritten
+            outlet.error = error  # last: the other thread looks at it without the lock, and takes the rest then
         self._wake()
 
 

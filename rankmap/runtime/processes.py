@@ -88,13 +88,14 @@ def everything() -> list[Found]:
 
 
 def _read(pid: int) -> Found | None:
-    # Source: proc_pid_stat(5): after the name in brackets come state, ppid, pgrp, ...; field 22 is starttime.
+    # Source: proc_pid_stat(5): after the name in brackets come state, ppid, pgrp, ...; field 20 is num_threads, 22
+    # starttime.
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()  # the name in it may be cut inside a character
     except OSError:
         return None
     fields = stat.rpartition(b")")[2].split()
-    if fields[0] in b"ZX":
+    if fields[0] in b"ZX" and int(fields[17]) <= 1:  # with more threads only the first of them has ended
         return None
     return Found(pid=pid, parent=int(fields[1]), group=int(fields[2]), start=int(fields[19]))
 

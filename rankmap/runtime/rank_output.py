@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rankmap.runtime.job import OutputOptions
     from rankmap.runtime.loop import Loop
 
-__all__ = ["RankOutput", "prepare_directory", "require_writable"]
+__all__ = ["RankOutput", "prepare_directory", "raise_descriptor_limit", "require_writable"]
 
 _READ_BYTES = 1 << 16
 _PROBE_BYTES = 1 << 16
@@ -224,3 +225,9 @@ class RankOutput:
                 except OSError as error:  # a quota on a network file system may be noticed only here
                     self.failed = True
                     os.write(2, f"rankmap: {stream.path} is not complete: {error.strerror}\n".encode())
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files as it may: five per rank are needed. What it started is not affected."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -93,11 +93,17 @@ class Watch:
     """
 
     def __init__(self, loop: Loop, services: Iterable[Service], on_end: Callable[[Service], None]) -> None:
+        self._loop = loop
+        self._on_end = on_end
         self._pidfds: list[int] = []
         for service in services:
             with suppress(ProcessLookupError):
                 self._pidfds.append(os.pidfd_open(service.pid))
-                loop.call_when_readable(self._pidfds[-1], partial(on_end, service))
+                loop.call_when_readable(self._pidfds[-1], partial(self._notice, self._pidfds[-1], service))
+
+    def _notice(self, pidfd: int, service: Service) -> None:
+        self._loop.forget(pidfd)  # it stays readable
+        self._on_end(service)
 
     def close(self) -> None:
         """Watch no more."""

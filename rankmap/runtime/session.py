@@ -19,7 +19,7 @@ from rankmap.errors import RuntimeUnusableError
 from rankmap.runtime.keeper import HEAD_GRACE_S, KILL_TIMEOUT_S, end_descendants
 from rankmap.runtime.processes import adopt_orphans, descendants
 from rankmap.runtime.services import slack_for_children
-from rankmap.runtime.shared_memory import SharedMemory, job_directory
+from rankmap.runtime.shared_memory import SharedMemory, job_directory, remove_directories
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -130,8 +130,7 @@ class ControlDirectory:
 
     def remove(self) -> None:
         """Remove both directories and what is in them."""
-        for directory in (self.path, self.shared_memory):
-            shutil.rmtree(directory, ignore_errors=True)
+        remove_directories(self.path)
 
 
 class Session:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rankmap.runtime.processes import Found
 
-__all__ = ["SharedMemory", "job_directory", "require_room", "room"]
+__all__ = ["SharedMemory", "job_directory", "remove_directories", "require_room", "room"]
 
 _FOLDER = "/dev/shm"  # noqa: S108 - nothing is made there
 _IN_CREATE = 0x100
@@ -113,6 +113,12 @@ def _gib(n_bytes: int) -> str:
 def job_directory(job: str) -> Path:
     """Return where the MPI library of this job may put its shared memory."""
     return Path(_FOLDER, job)
+
+
+def remove_directories(control: Path) -> None:
+    """Remove a job's control directory, and the one in /dev/shm that has its name."""
+    for directory in (control, job_directory(control.name)):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _segments() -> set[str]:

@@ -8,7 +8,6 @@ and timers. docs/design/0006-supervisor.md draws it.
 from __future__ import annotations
 
 import os
-import resource
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -20,9 +19,9 @@ from rankmap.runtime.application import start_failure
 from rankmap.runtime.checking import Checker
 from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
 from rankmap.runtime.job import JobRequest, JobResult
-from rankmap.runtime.live import live_allocation
+from rankmap.runtime.live import live_allocation, rank_places
 from rankmap.runtime.loop import Loop
-from rankmap.runtime.rank_output import RankOutput
+from rankmap.runtime.rank_output import RankOutput, raise_descriptor_limit
 from rankmap.runtime.rank_process import RankProcess, go, pump_stdin
 from rankmap.runtime.session import Session
 from rankmap.runtime.wire import Connection, Message, listen
@@ -67,11 +66,7 @@ class Supervisor:
         self.slack_ns = services.own_slack_ns()
         self.services: tuple[services.Service, ...] = ()
         self.watch: services.Watch | None = None
-        self.interrupted = False
-        self.draining = False
-        self.finishing = False
-        self.done = False
-        self.by_force = False
+        self.interrupted = self.draining = self.finishing = self.done = self.by_force = False
 
     @property
     def _session(self) -> Session | InsideSession:
@@ -117,7 +112,7 @@ class Supervisor:
                 # As for any program in a pipeline whose reader has had enough: no word about it.
                 self._end(Outcome(status=128 + signal.SIGPIPE, reason=""))
         for number in signals:
-            if self.interrupted or not all(rank.seen is not None for rank in self.ranks):
+            if self.interrupted or not self.ranks or any(rank.seen is None for rank in self.ranks):
                 self._give_up()  # asked twice, or nothing of the application has run: no reason to wait
             self.interrupted = True
             self.loop.call_after(_INTERRUPT_S, self._give_up)
@@ -234,14 +229,10 @@ class Supervisor:
             self.loop, self.request.output, n_ranks=plan.n_ranks, targets=self._session.output_descriptors
         )
         self.checker = Checker(plan, self.ranks, mode=self.request.verify, say=self.say, stop=self._on_mismatch)
-        starts = [
-            (names[placement.host], list(placement.cpus or allocation.topology(0).usable))
-            for placement in plan.iter_ranks()
-        ]
         self._tell_head(
             {
                 "kind": "start",
-                "starts": starts,
+                "starts": rank_places(plan, names),
                 "backend": self.request.backend,
                 "socket": str(self.control.socket),
                 "runtime_stays": self._session.runtime_stays,
@@ -252,10 +243,16 @@ class Supervisor:
 
     def _check_shims_came(self) -> None:
         missing = CpuSet.of(rank.number for rank in self.ranks if rank.seen is None and not rank.ended)
-        if missing and self.ending.outcome is None:
-            reason = f"ranks {missing} did not start within {_SHIMS_TIMEOUT_S:.0f} s" + self._session.log_tail()
-            self.ending.settle(Outcome(status=LaunchError.exit_status, reason=reason))
-            self.done = True
+        self._give_up_on(missing, f"ranks {missing} did not start within {_SHIMS_TIMEOUT_S:.0f} s")
+
+    def _check_codes_came(self) -> None:
+        missing = CpuSet.of(rank.number for rank in self.ranks if rank.exit_code is None)
+        self._give_up_on(missing, f"Dragon does not say how ranks {missing} ended")
+
+    def _give_up_on(self, ranks: CpuSet, reason: str) -> None:
+        if ranks:
+            self.ending.settle(Outcome(status=LaunchError.exit_status, reason=reason + self._session.log_tail()))
+            self._give_up()
 
     # -- the ranks ------------------------------------------------------------------------------------------------
 
@@ -344,13 +341,6 @@ class Supervisor:
         if rank.end_order == len(self.ranks):
             self.loop.call_after(GIVE_UP_S, self._check_codes_came)
 
-    def _check_codes_came(self) -> None:
-        missing = CpuSet.of(rank.number for rank in self.ranks if rank.exit_code is None)
-        if missing:
-            reason = f"Dragon does not say how ranks {missing} ended" + self._session.log_tail()
-            self.ending.settle(Outcome(status=LaunchError.exit_status, reason=reason))
-            self.done = True
-
     # -- the end --------------------------------------------------------------------------------------------------
 
     def _end(self, outcome: Outcome) -> None:
@@ -407,9 +397,3 @@ class Supervisor:
             report=None if self.checker is None else self.checker.report(self.services),
             exit_codes={rank.number: rank.exit_code for rank in self.ranks if rank.exit_code is not None},
         )
-
-
-def raise_descriptor_limit() -> None:
-    """Let this process open as many files as it may: three per rank are needed. What it started is not affected."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rankmap.runtime.processes import Found
 
-__all__ = ["ROWS", "Row", "play"]
+__all__ = ["ROWS", "Row", "left_since", "play"]
 
 HOST = os.uname().nodename
 LIMIT_S = 90.0
@@ -154,11 +154,16 @@ def play(row: Row) -> list[str]:
         problems.append(f"took {took_s:.1f} s from the fault to the end, more than {row.within_s:g}")
     if "Traceback" in stderr and "dragon:" not in stderr:
         problems.append("stderr has a traceback")
-    deadline_s = time.monotonic() + row.gone_within_s
+    problems += [f"left behind: {trace}" for trace in sorted(left_since(before, within_s=row.gone_within_s))]
+    return [*problems, f"stdout was: {out}", f"stderr was: {stderr}"] if problems else []
+
+
+def left_since(before: set[str], *, within_s: float) -> set[str]:
+    """Return what is there that was not there before, after it had this long to go."""
+    deadline_s = time.monotonic() + within_s
     while (left := traces() - before) and time.monotonic() < deadline_s:
         time.sleep(0.2)
-    problems += [f"left behind: {trace}" for trace in sorted(left)]
-    return [*problems, f"stdout was: {out}", f"stderr was: {stderr}"] if problems else []
+    return left
 
 
 def _follow(row: Row, process: subprocess.Popen[bytes]) -> tuple[str, float]:

@@ -94,3 +94,64 @@ def test_the_python_api_plans_and_launches(libpmix: Mapping[str, str], tmp_path:
     assert ("localhost", got["planned"][1]) == (got["policy_host"], got["policy_cpus"])
     assert (2, got["planned"][1]) == (got["templates"], got["template"])
     assert (4, "match", {"0": 0, "1": 4}) == (got["status"], got["verdict"], got["exit_codes"])
+
+
+LEAVING = """
+import os, subprocess, sys, time
+subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=subprocess.DEVNULL)
+print("up", flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def test_children_of_ranks_are_gone_and_the_runtime_stays(tmp_path: Path) -> None:
+    """What ranks leave behind is found by its environment, as nobody of ours is its parent; further jobs can run.
+
+    The commands of a script have one identity in Dragon, whose handshake only the first of them gets.
+    """
+    (tmp_path / "leave.py").write_text(LEAVING)
+    launch = f"'{RANKMAP}' launch -n 1 --pmi none -- '{sys.executable}' {tmp_path}/leave.py 0"
+    (tmp_path / "jobs.sh").write_text(f"#!/bin/sh -e\n{launch}\n{launch}\n{launch} & {launch}\nwait\n")
+    (tmp_path / "jobs.sh").chmod(0o755)
+    done = run(DRAGON, "-s", str(tmp_path / "jobs.sh"))
+    assert 0 == done.status, done.stderr
+    assert 4 == done.stdout.count("up\n")
+    assert 4 == done.stderr.count("rankmap: placement: 1/1 ranks as planned")
+
+
+def test_an_abort_ends_the_job_in_a_runtime_that_stays(libpmix: Mapping[str, str]) -> None:
+    """MPI_Abort of one rank ends the others; the status is its own."""
+    program = "from mpi4py import MPI; w = MPI.COMM_WORLD; w.Abort(9) if w.rank == 1 else w.Barrier()"
+    done = run(
+        DRAGON, "-s", RANKMAP, "launch", "-n", "2", "--oversubscribe", "--", sys.executable, "-c", program,
+        env=libpmix,
+    )  # fmt: skip
+    assert 9 == done.status
+    assert "exited with status 9 while rank 0 waited for it in MPI (MPI_Abort" in done.stderr
+
+
+def test_a_command_that_is_killed_takes_its_ranks_with_it(tmp_path: Path) -> None:
+    """SIGKILL of ``rankmap launch`` inside a runtime: the head ends the ranks and their children."""
+    (tmp_path / "leave.py").write_text(LEAVING)
+    (tmp_path / "job.py").write_text(
+        "import os, subprocess, sys, time\n"
+        f"job = subprocess.Popen([{RANKMAP!r}, 'launch', '-n', '1', '--pmi', 'none', '--',\n"
+        f"    sys.executable, {str(tmp_path / 'leave.py')!r}, '600'])\n"
+        "def ours():\n"
+        "    found = []\n"
+        "    for pid in filter(str.isdigit, os.listdir('/proc')):\n"
+        "        try:\n"
+        "            found += [pid] * (b'RANKMAP_JOB=' in open(f'/proc/{pid}/environ', 'rb').read())\n"
+        "        except OSError:\n"
+        "            pass\n"
+        "    return found\n"
+        "end = time.monotonic() + 30\n"
+        "while len(ours()) < 2 and time.monotonic() < end: time.sleep(0.1)\n"
+        "assert len(ours()) == 2, ours()\n"
+        "job.kill()\n"
+        "job.wait()\n"
+        "while ours() and time.monotonic() < end: time.sleep(0.1)\n"
+        "assert not ours(), ours()\n"
+    )
+    done = run(DRAGON, "-s", str(tmp_path / "job.py"))
+    assert 0 == done.status, done.stderr

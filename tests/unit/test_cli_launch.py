@@ -87,7 +87,7 @@ def test_the_report_is_written_and_a_full_disk_is_said(tmp_path: Path, capsys: p
     assert cli._write_report(REPORT, tmp_path / "r.json") == 0
     assert json.loads((tmp_path / "r.json").read_text()) == REPORT.to_dict()
     assert capsys.readouterr().err == ""
-    assert cli._write_report(REPORT, Path("/dev/full")) == 2
+    assert cli._write_report(REPORT, Path("/dev/full")) == 1
     assert capsys.readouterr().err == "rankmap: --report /dev/full could not be written: No space left on device\n"
 
 

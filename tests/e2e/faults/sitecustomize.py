@@ -1,6 +1,7 @@
-"""Fault injection for test_launch.py: with RANKMAP_TEST_MISPLACE=1, the head asks Dragon for rank 0's CPUs for all.
+"""Fault injection for the end-to-end tests, loaded by Python at start-up when this folder is on PYTHONPATH.
 
-Loaded by Python at start-up when this folder is on PYTHONPATH; changes rankmap.runtime.dragon as it is imported.
+RANKMAP_TEST_MISPLACE=1: the head asks Dragon for rank 0's CPUs for all (rankmap.runtime.dragon is changed as it is
+imported). RANKMAP_TEST_DRAGON=die, hang: the command ``dragon`` does that, before it has done anything.
 Shims do not load it (they run with -I -S), so what they see is what Dragon really did.
 """
 
@@ -10,6 +11,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -53,3 +55,11 @@ class Misplace(importlib.abc.MetaPathFinder):
 
 if os.environ.get("RANKMAP_TEST_MISPLACE") == "1":
     sys.meta_path.insert(0, Misplace())
+if sys.orig_argv[1:] and sys.orig_argv[1].endswith("/dragon"):
+    what = os.environ.get("RANKMAP_TEST_DRAGON")
+    if what == "die":
+        os.write(2, b"broken on purpose\n")
+        os._exit(3)
+    elif what == "hang":
+        os.write(2, b"stuck on purpose\n")
+        signal.pause()
