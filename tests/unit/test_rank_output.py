@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,69 +11,140 @@ import pytest
 from rankmap.errors import UsageError
 from rankmap.runtime.job import OutputOptions
 from rankmap.runtime.loop import Loop
-from rankmap.runtime.rank_output import RankOutput, prepare_directory
+from rankmap.runtime.rank_output import RankOutput, prepare_directory, require_writable
+from tests.children import LIMIT_S
+from tests.small_disk import FULL, files_end_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 MIB = 1 << 20
+NO_SPACE = "No space left on device"
 
 
 class Caller:
-    """The caller's side: pipes for stdout and stderr, and the loop that reads the ranks."""
+    """The caller's side: where stdout and stderr go (None: a pipe), and the loop that reads the ranks."""
 
-    def __init__(self, options: OutputOptions, n_ranks: int) -> None:
-        self.out, out_write = os.pipe()
-        self.err, err_write = os.pipe()
-        self.targets = (out_write, err_write)
+    def __init__(self, options: OutputOptions, n_ranks: int, *, targets: tuple[str | None, str | None]) -> None:
+        self.sources: list[int | None] = []
+        self.targets: list[int] = []
+        for name in targets:
+            source, target = os.pipe() if name is None else (None, os.open(name, os.O_WRONLY | os.O_CREAT))
+            self.sources.append(source)
+            self.targets.append(target)
         self.woken = threading.Event()
-        self.loop = Loop((), lambda _caught: self.output.resume())
+        self.deaf = False
+        """Whether the loop does not hear when it is woken."""
+        self.loop = Loop((), lambda _caught: self.output.on_wake())
         self.loop.__enter__()
         self.loop.wake = self.note_wake  # type: ignore[method-assign]
-        self.output = RankOutput(self.loop, options, n_ranks=n_ranks, targets=self.targets)
+        self.loop.call_after(LIMIT_S, self.too_late)
+        self.output = RankOutput(self.loop, options, n_ranks=n_ranks, targets=(self.targets[0], self.targets[1]))
+        self.closed = False
 
     def note_wake(self) -> None:
         """Wake the loop, and remember that it was."""
         self.woken.set()
-        Loop.wake(self.loop)
+        if not self.deaf:
+            Loop.wake(self.loop)
+
+    def too_late(self) -> None:
+        """End a test that waits for what does not come."""
+        raise TimeoutError
 
     def turn(self) -> None:
         """Serve what is ready, once."""
         self.loop.call_after(0, lambda: None)
         self.loop.step()
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Serve what comes until the condition holds."""
+        while not condition():
+            self.loop.step()
+
     def until_drained(self) -> None:
         """Read the ranks until they have all closed their output."""
-        while not self.output.drained():
-            self.turn()
+        self.until(self.output.drained)
+
+    def read(self, end: int = 0) -> bytes:
+        """Serve what comes until stdout or stderr has got something, and return that."""
+        source = self.sources[end]
+        assert source is not None
+        got = bytearray()
+        self.loop.call_when_readable(source, lambda: got.extend(os.read(source, 1 << 16)))
+        self.until(lambda: bool(got))
+        self.loop.forget(source)
+        return bytes(got)
+
+    def leave(self, end: int = 0) -> None:
+        """Read no more of stdout or stderr."""
+        source, self.sources[end] = self.sources[end], None
+        assert source is not None
+        os.close(source)
 
     def texts(self) -> tuple[str, str]:
-        """Close the ranks' output, and return what stdout and stderr got."""
-        self.output.close(timeout_s=None)
-        texts = []
-        for target, source in zip(self.targets, (self.out, self.err), strict=True):
+        """Close the ranks' output, and return what the pipes for stdout and stderr got, "" where it was no pipe."""
+        self.output.close(timeout_s=LIMIT_S)
+        self.closed = True
+        texts = ["", ""]
+        for end, target in enumerate(self.targets):
             os.close(target)
-            with os.fdopen(source) as reader:
-                texts.append(reader.read())
+            if (source := self.sources[end]) is not None:
+                with os.fdopen(source) as reader:
+                    texts[end] = reader.read()
         self.loop.__exit__()
         return texts[0], texts[1]
 
+    def abandon(self) -> None:
+        """Leave nothing of a test that has not come to its end."""
+        if not self.closed:
+            for end in range(2):
+                with suppress(AssertionError):
+                    self.leave(end)
+            self.texts()
+
 
 @pytest.fixture
-def caller() -> Callable[..., Caller]:
+def caller() -> Iterator[Callable[..., Caller]]:
     """Return a function that makes a caller for this many ranks."""
+    with ExitStack() as stack:
 
-    def make(n_ranks: int, *, label: bool = False, directory: Path | None = None) -> Caller:
-        return Caller(OutputOptions(label=label, directory=directory), n_ranks)
+        def make(
+            n_ranks: int,
+            *,
+            label: bool = False,
+            directory: Path | None = None,
+            targets: tuple[str | None, str | None] = (None, None),
+        ) -> Caller:
+            made = Caller(OutputOptions(label=label, directory=directory), n_ranks, targets=targets)
+            stack.callback(made.abandon)
+            return made
 
-    return make
+        yield make
 
 
 def write(fd: int, data: bytes) -> None:
     """Write as a rank does that ends then."""
     with os.fdopen(fd, "wb") as file:
         file.write(data)
+
+
+def labelled(rank: int, text: str) -> str:
+    """Return these lines with the label of the rank in front of each."""
+    return "".join(f"[{rank}] {line}" for line in text.splitlines(keepends=True))
+
+
+def full_file(directory: Path, name: str) -> None:
+    """Let nothing be written to this file of a rank's."""
+    (directory / name).symlink_to(FULL)
+
+
+def file_fails(path: Path, rank: int, stream: str, why: str = NO_SPACE) -> str:
+    """Return what is said of a rank's file that cannot be written."""
+    return f"rankmap: {path} cannot be written: {why}; the rest of rank {rank}'s {stream} comes here\n"
+
+
+STDOUT_FAILS = f"rankmap: stdout cannot be written: {NO_SPACE}; the rest of it comes here\n"
 
 
 def test_each_ranks_output_arrives_at_the_stream_it_was_written_to(caller: Callable[..., Caller]) -> None:
@@ -94,7 +167,7 @@ def test_one_rank_without_label_is_not_held_back(caller: Callable[..., Caller]) 
     fds = job.output.open(0)
     os.write(fds[0], b"name? ")
     job.turn()
-    assert os.read(job.out, 100) == b"name? "
+    assert job.read() == b"name? "
     for fd in fds:
         os.close(fd)
     job.until_drained()
@@ -133,27 +206,27 @@ def test_what_nobody_reads_is_not_taken_from_the_ranks(caller: Callable[..., Cal
     os.close(fds[0])
     got = bytearray()
     while len(got) < taken:
-        got += os.read(job.out, MIB)
-        job.turn()
+        got += job.read()
     job.until_drained()
     assert job.texts() == ("", "")
 
 
-def test_a_reader_that_is_gone_is_told(caller: Callable[..., Caller]) -> None:
-    """The supervisor is woken and can ask why."""
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_reader_that_is_gone_is_told_and_not_talked_about(end: int, caller: Callable[..., Caller]) -> None:
+    """The job can end as any program in a pipeline does; what ranks still write goes nowhere, and they do not hang."""
     job = caller(1)
-    assert job.output.broken() is None
     fds = job.output.open(0)
-    os.close(job.out)
-    os.write(fds[0], b"hello\n")
-    job.turn()
-    assert job.woken.wait(10)
-    assert isinstance(job.output.broken(), BrokenPipeError)
-    for fd in (*fds, *job.targets):
+    job.leave(end)
+    os.write(fds[end], b"hello\n")
+    job.until(lambda: job.output.unwanted)
+    for _ in range(4):
+        os.write(fds[end], b"x" * 60000)
+        job.turn()
+    for fd in fds:
         os.close(fd)
-    job.output.close(timeout_s=None)
-    os.close(job.err)
-    job.loop.__exit__()
+    job.until_drained()
+    assert ([], False) == (job.output._outlets[end].unwritten, job.output.failed)
+    assert job.texts() == ("", "")
 
 
 def test_output_that_a_child_keeps_open_is_passed_on_at_close(caller: Callable[..., Caller]) -> None:
@@ -162,7 +235,7 @@ def test_output_that_a_child_keeps_open_is_passed_on_at_close(caller: Callable[.
     fds = job.output.open(0)
     os.write(fds[0], b"begun")
     job.turn()
-    assert not job.output.drained()
+    assert (False, True) == (job.output.drained(), job.output.stalled())
     assert job.texts() == ("[0] begun", "")
     for fd in fds:
         os.close(fd)
@@ -175,17 +248,207 @@ def test_files_of_a_ranks_own(caller: Callable[..., Caller], tmp_path: Path) -> 
     for rank in range(2):
         for fd, text in zip(job.output.open(rank), (b"out", b"err"), strict=True):
             write(fd, text)
-    assert job.output.drained()
+    job.until_drained()
     assert job.texts() == ("", "")
+    assert (False, False) == (job.output.failed, job.output.unwanted)
     files = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert files == {"rank-0.out": "out", "rank-0.err": "err", "rank-1.out": "out", "rank-1.err": "err"}
 
 
+def test_a_file_is_as_its_rank_wrote_it(caller: Callable[..., Caller], tmp_path: Path) -> None:
+    """No label, no waiting for the end of a line, whatever was asked for stdout."""
+    job = caller(2, label=True, directory=tmp_path)
+    fds = job.output.open(1)
+    os.write(fds[0], b"no end of")
+    job.until(lambda: (tmp_path / "rank-1.out").stat().st_size > 0)
+    assert (tmp_path / "rank-1.out").read_bytes() == b"no end of"
+    write(fds[0], b" line\0\r")
+    write(fds[1], b"")
+    job.until_drained()
+    assert (tmp_path / "rank-1.out").read_bytes() == b"no end of line\0\r"
+
+
+def test_a_file_that_cannot_be_made_is_the_callers_to_report(caller: Callable[..., Caller], tmp_path: Path) -> None:
+    """The directory may have gone since it was looked at."""
+    job = caller(1, directory=tmp_path / "gone")
+    with pytest.raises(FileNotFoundError):
+        job.output.open(0)
+    assert job.texts() == ("", "")
+
+
+@pytest.mark.parametrize(("end", "stream"), [(0, "stdout"), (1, "stderr")])
+def test_what_a_ranks_file_does_not_take_comes_to_the_caller(
+    end: int, stream: str, caller: Callable[..., Caller], tmp_path: Path
+) -> None:
+    """Labelled, said once, and the rank's other file and the other ranks' are as they were."""
+    name = f"rank-1.{'out' if end == 0 else 'err'}"
+    full_file(tmp_path, name)
+    job = caller(2, directory=tmp_path)
+    fds = [job.output.open(0), job.output.open(1)]
+    os.write(fds[1][end], b"a\nb")
+    job.until(lambda: job.output.failed)
+    for rank in range(2):
+        for each in range(2):
+            write(fds[rank][each], f"c\nrank {rank}, {each}".encode())
+    job.until_drained()
+    texts = ["", file_fails(tmp_path / name, 1, stream)]
+    texts[end] += f"[1] a\n[1] bc\n[1] rank 1, {end}"
+    assert job.texts() == tuple(texts)
+    assert (True, False) == (job.output.failed, job.output.unwanted)
+    files = {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
+    assert files == {
+        f"rank-{rank}.{('out', 'err')[each]}": f"c\nrank {rank}, {each}"
+        for rank, each in ((0, 0), (0, 1), (1, 1 - end))
+    }
+
+
+def test_nothing_is_lost_where_a_file_fills_up(caller: Callable[..., Caller], tmp_path: Path) -> None:
+    """What is in the file, what was on its way, and what came later are all that the rank wrote, in order."""
+    text = "".join(f"line {number}\n" for number in range(3000))
+    more = "and more\nat the end"
+    job = caller(1, directory=tmp_path)
+    fds = job.output.open(0)
+    with files_end_at(20_001):
+        os.write(fds[0], text.encode())
+        job.until(lambda: job.output.failed)
+        write(fds[0], more.encode())
+        write(fds[1], b"")
+        job.until_drained()
+    out, err = job.texts()
+    assert err == file_fails(tmp_path / "rank-0.out", 0, "stdout", "File too large")
+    assert (tmp_path / "rank-0.out").read_text() == text[:20_001]
+    assert out == labelled(0, text[20_001:] + more)
+
+
+@pytest.mark.parametrize("close_at_once", [False, True])
+def test_a_file_that_fails_after_its_rank_has_ended_loses_nothing(
+    caller: Callable[..., Caller], tmp_path: Path, *, close_at_once: bool
+) -> None:
+    """Also when that is found out only as all is closed."""
+    full_file(tmp_path, "rank-0.out")
+    job = caller(1, directory=tmp_path)
+    job.deaf = True
+    for fd, data in zip(job.output.open(0), (b"a\nlast words", b""), strict=True):
+        write(fd, data)
+    while job.output._streams:
+        job.turn()
+    assert job.woken.wait(LIMIT_S)
+    if not close_at_once:
+        job.output.on_wake()
+        assert job.output.failed
+    assert job.texts() == ("[0] a\n[0] last words", file_fails(tmp_path / "rank-0.out", 0, "stdout"))
+    assert job.output.failed
+
+
+def test_each_file_that_fails_is_named(caller: Callable[..., Caller], tmp_path: Path) -> None:
+    """A disk that is full is so for all ranks."""
+    job = caller(3, directory=tmp_path)
+    for rank in range(3):
+        full_file(tmp_path, f"rank-{rank}.out")
+        for fd, data in zip(job.output.open(rank), (f"from {rank}\n".encode(), b""), strict=True):
+            write(fd, data)
+    job.until_drained()
+    out, err = job.texts()
+    assert sorted(out.splitlines()) == ["[0] from 0", "[1] from 1", "[2] from 2"]
+    said = [file_fails(tmp_path / f"rank-{rank}.out", rank, "stdout") for rank in range(3)]
+    assert sorted(err.splitlines(keepends=True)) == said
+
+
+@pytest.mark.parametrize("label", [False, True])
+def test_what_stdout_does_not_take_goes_to_stderr(caller: Callable[..., Caller], *, label: bool) -> None:
+    """Said once; the ranks' stderr comes as before."""
+    job = caller(2, label=label, targets=(FULL, None))
+    fds = [job.output.open(rank) for rank in range(2)]
+    os.write(fds[0][0], b"a\n")
+    job.until(lambda: job.output.failed)
+    os.write(fds[1][0], b"b\n")
+    job.turn()
+    os.write(fds[0][1], b"c\n")
+    job.turn()
+    for fd in (*fds[0], *fds[1]):
+        os.close(fd)
+    job.until_drained()
+    first, second = ("[0] ", "[1] ") if label else ("", "")
+    assert job.texts() == ("", f"{STDOUT_FAILS}{first}a\n{second}b\n{first}c\n")
+    assert (True, False) == (job.output.failed, job.output.unwanted)
+
+
+def test_nothing_is_lost_where_stdout_fills_up(caller: Callable[..., Caller], tmp_path: Path) -> None:
+    """A job whose output goes to a file on a full disk."""
+    text = "".join(f"line {number}\n" for number in range(3000))
+    job = caller(1, targets=(str(tmp_path / "log"), None))
+    fds = job.output.open(0)
+    with files_end_at(20_001):
+        os.write(fds[0], text.encode())
+        job.until(lambda: job.output.failed)
+        write(fds[0], b"and more")
+        write(fds[1], b"")
+        job.until_drained()
+    assert (tmp_path / "log").read_text() == text[:20_001]
+    assert job.texts() == ("", STDOUT_FAILS.replace(NO_SPACE, "File too large") + text[20_001:] + "and more")
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_what_neither_a_file_nor_stdout_takes_goes_to_stderr(
+    caller: Callable[..., Caller], tmp_path: Path, *, deaf: bool
+) -> None:
+    """One way after the other, also while all is closed; each failure is said."""
+    full_file(tmp_path, "rank-0.out")
+    job = caller(1, directory=tmp_path, targets=(FULL, None))
+    job.deaf = deaf
+    for fd, data in zip(job.output.open(0), (b"a\nb", b""), strict=True):
+        write(fd, data)
+    job.until(lambda: not job.output._streams)
+    if not deaf:
+        job.until(lambda: job.output._outlets[0] is job.output._stderr)
+    assert job.texts() == ("", f"{file_fails(tmp_path / 'rank-0.out', 0, 'stdout')}{STDOUT_FAILS}[0] a\n[0] b")
+    assert job.output.failed
+
+
+@pytest.mark.parametrize("stdout", [None, FULL])
+def test_what_stderr_does_not_take_is_not_kept(stdout: str | None, caller: Callable[..., Caller]) -> None:
+    """There is no other way, so it is a failure; memory does not grow, the ranks go on, and so does stdout."""
+    job = caller(1, targets=(stdout, FULL))
+    fds = job.output.open(0)
+    os.write(fds[1], b"lost\n")
+    job.until(lambda: job.output.failed)
+    for _ in range(8):
+        os.write(fds[1], b"x" * 60_000)
+        job.turn()
+    job.output.say("lost too")
+    write(fds[0], b"out\n")
+    write(fds[1], b"lost as well")
+    job.until_drained()
+    assert job.texts() == ("" if stdout else "out\n", "")
+    assert [outlet.unwritten for outlet in job.output._outlets] == [[], []]
+    assert (True, False) == (job.output.failed, job.output.unwanted)
+
+
+def test_a_slow_reader_is_no_stall(caller: Callable[..., Caller]) -> None:
+    """What waits to be written is waited for; what somebody holds open is not."""
+    job = caller(1)
+    fds = job.output.open(0)
+    os.set_blocking(job.targets[0], False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(job.targets[0], b"x" * 4096)
+    os.write(fds[0], b"y")
+    job.turn()
+    assert (False, False) == (job.output.drained(), job.output.stalled())
+    while not job.read().endswith(b"y"):
+        pass
+    job.until(job.output.stalled)
+    assert not job.output.drained()
+    for fd in fds:
+        os.close(fd)
+    job.until_drained()
+
+
 def test_the_directory_for_them_is_made(tmp_path: Path) -> None:
-    """With those above it; one that is there is fine."""
+    """With those above it; one that is there is fine, and nothing is left in it."""
     prepare_directory(tmp_path / "a" / "b")
     prepare_directory(tmp_path / "a" / "b")
-    assert (tmp_path / "a" / "b").is_dir()
+    assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])
@@ -195,3 +458,28 @@ def test_a_directory_that_cannot_be_made_is_refused(name: str, tmp_path: Path) -
     with pytest.raises(UsageError, match="--output-dir") as caught:
         prepare_directory(tmp_path / name)
     assert str(tmp_path / name) in caught.value.message
+
+
+def test_a_directory_without_room_is_refused(tmp_path: Path) -> None:
+    """It is there, and may be written to, but 64 KiB do not fit: nothing of the trial stays."""
+    with files_end_at(4096), pytest.raises(UsageError) as caught:
+        prepare_directory(tmp_path)
+    assert caught.value.message == f"--output-dir {tmp_path}: nothing can be written there: File too large"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_takes_no_files_is_refused() -> None:
+    """Not even root can make one in /proc."""
+    with pytest.raises(UsageError, match=r"^--report /proc/x: nothing can be written there: "):
+        require_writable(Path("/proc"), what="--report /proc/x")
+
+
+def test_a_directory_without_permission_is_refused(tmp_path: Path) -> None:
+    """With what the kernel says."""
+    tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("root may write everywhere")
+    with pytest.raises(UsageError, match=r": nothing can be written there: Permission denied$"):
+        prepare_directory(tmp_path)
+    with pytest.raises(UsageError, match=r": Permission denied$"):
+        prepare_directory(tmp_path / "below")

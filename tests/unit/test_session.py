@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
+import select
+import socket
 import stat
 import subprocess
 import sys
@@ -17,17 +18,16 @@ from rankmap.errors import RuntimeUnusableError
 from rankmap.runtime.libpmix import Libpmix
 from rankmap.runtime.session import (
     ControlDirectory,
+    Session,
     dragon_command,
     in_runtime,
-    processes_of_group,
     restored,
     runtime_environment,
 )
+from tests.children import CHECKOUT, LIMIT_S, child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -39,10 +39,12 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def control(temporary: Path) -> ControlDirectory:
+def control(temporary: Path) -> Iterator[ControlDirectory]:
     """Return a control directory below it."""
     assert temporary.is_dir()
-    return ControlDirectory()
+    made = ControlDirectory()
+    yield made
+    made.remove()
 
 
 def test_the_control_directory_is_private_and_goes_with_all_in_it(control: ControlDirectory, temporary: Path) -> None:
@@ -56,10 +58,22 @@ def test_the_control_directory_is_private_and_goes_with_all_in_it(control: Contr
     assert list(temporary.iterdir()) == []
 
 
+def test_the_job_has_a_directory_in_shared_memory_that_goes_with_it(control: ControlDirectory) -> None:
+    """By the same name, as private, and removed with what the MPI library has left in it."""
+    made = control.shared_memory
+    assert made == Path("/dev/shm") / control.path.name  # noqa: S108 - where it has to be
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    (made / "sm_segment.0").touch()
+    control.remove()
+    assert not made.exists()
+
+
 def test_two_jobs_have_two_directories(control: ControlDirectory) -> None:
-    """Jobs side by side do not meet."""
+    """Jobs side by side do not meet, nor does one remove what is the other's."""
     other = ControlDirectory()
-    assert control.path != other.path
+    other.remove()
+    assert (control.path != other.path, control.shared_memory != other.shared_memory) == (True, True)
+    assert (control.path.is_dir(), control.shared_memory.is_dir()) == (True, True)
 
 
 def test_a_temporary_directory_with_a_long_name_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,24 +140,63 @@ def test_dragon_is_looked_for_beside_python_then_on_path(tmp_path: Path, monkeyp
         assert command == dragon_command({"PATH": str(tmp_path / "elsewhere")})
 
 
-def test_processes_of_a_group_are_those_that_run() -> None:
-    """Children count, other groups and zombies do not."""
-    with subprocess.Popen(["sh", "-c", "sleep 60 & echo up; wait"], stdout=subprocess.PIPE, process_group=0) as leader:
-        assert leader.stdout is not None
-        leader.stdout.readline()
-        pids = processes_of_group(leader.pid)
-        assert (2, True, False) == (len(pids), leader.pid in pids, os.getpid() in pids)
-        os.killpg(leader.pid, signal.SIGKILL)
-        os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
-        assert leader.pid not in processes_of_group(leader.pid)
+@pytest.fixture
+def session() -> Iterator[tuple[Session, socket.socket]]:
+    """Return a session whose keeper is a program that says what it is told to, and the keeper's end of the link."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process, ours, theirs:
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        yield Session(process, ours), theirs
+        process.kill()
 
 
-def test_a_process_whose_name_looks_like_fields_is_read_right(tmp_path: Path) -> None:
-    """The name in /proc/PID/stat may hold blanks and brackets."""
-    odd = tmp_path / "a) R 1"
-    odd.symlink_to("/bin/sleep")
-    with subprocess.Popen([odd, "60"], process_group=0) as process:
-        try:
-            assert processes_of_group(process.pid) == [process.pid]
-        finally:
-            process.kill()
+def say(session: Session, text: bytes) -> None:
+    """Let its keeper say this, and return when it can be read."""
+    assert session.keeper.stdin is not None
+    session.keeper.stdin.write(text)
+    session.keeper.stdin.flush()
+    assert select.select([session], [], [], LIMIT_S)[0]
+
+
+def test_what_the_keeper_says_on_the_link(session: tuple[Session, socket.socket]) -> None:
+    """New shared memory ends nothing; the end of dragon, and of the keeper itself, has a name."""
+    ours, theirs = session
+    theirs.send(b"made DD1 DD2")
+    theirs.send(b"made DD3")
+    theirs.send(b"ended")
+    assert ["", "", "dragon ended"] == [ours.read_link() for _ in range(3)]
+    assert {"DD1", "DD2", "DD3"} == ours._shared_memory.ours
+    ours._shared_memory.ours.clear()
+    theirs.close()
+    assert ours.read_link() == f"rankmap's keeper (pid {ours.keeper.pid}) was killed"
+
+
+def test_dragons_words_come_by_lines_and_the_last_are_kept(session: tuple[Session, socket.socket]) -> None:
+    """A line that is not complete waits; what is empty, or said at every end of Dragon, is passed over."""
+    ours, _ = session
+    assert ([], "") == (ours.read_log(), ours.log_tail())
+    say(ours, b"one\n\n+++ head proc exited, code 0\nha")
+    assert [b"one"] == ours.read_log()
+    say(ours, b"lf \xff\n")
+    assert [b"half \xff"] == ours.read_log()
+    assert ours.log_tail() == "\n  dragon: one\n  dragon: half \ufffd"
+    say(ours, b"".join(b"%d\n" % number for number in range(20)))
+    ours.read_log()
+    assert ours.log_tail() == "".join(f"\n  dragon: {number}" for number in range(5, 20))
+
+
+def test_the_end_of_dragons_output_is_told_from_silence(session: tuple[Session, socket.socket]) -> None:
+    """None and nothing."""
+    ours, _ = session
+    ours.keeper.kill()
+    assert select.select([ours], [], [], LIMIT_S)[0]
+    assert ours.read_log() is None
+
+
+def test_services_are_all_below_the_keeper_but_the_ranks() -> None:
+    """With the keeper itself, and this process, which supervises."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, child("sh", "-c", "sleep 60 & echo $!; sleep 60 & echo $!; wait") as keeper:
+        rank, service = int(keeper.hear()), int(keeper.hear())
+        assert Session(keeper.process, ours).services([rank]) == [os.getpid(), keeper.pid, service]

@@ -1,0 +1,87 @@
+"""The part of services.py that needs no Dragon: noticing that a process of the runtime has ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rankmap.cpuset import CpuSet
+from rankmap.runtime.loop import Loop
+from rankmap.runtime.services import Service, Watch
+from tests.children import LIMIT_S, child
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Watched:
+    """A loop that waits for the end of processes, and what it has noticed."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.ended: list[int] = []
+        self.loop.call_after(LIMIT_S, self._too_late)
+
+    def watch(self, *pids: int) -> Watch:
+        """Watch processes with these pids."""
+        services = [Service(pid=pid, name="service", cpus=CpuSet.of([0]), idle=False) for pid in pids]
+        return Watch(self.loop, services, lambda service: self.ended.append(service.pid))
+
+    def turn(self) -> None:
+        """Serve what is ready."""
+        self.loop.call_after(0, lambda: None)
+        self.loop.step()
+
+    def _too_late(self) -> None:
+        raise TimeoutError
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    """Return one that watches nothing yet."""
+    with Loop((), lambda _caught: None) as loop:
+        yield Watched(loop)
+
+
+def test_a_service_that_ends_is_noticed_once(watched: Watched) -> None:
+    """Whatever it ends with; the loop then sleeps on, and the other services are watched as before."""
+    with child("sleep", "60") as first, child("sleep", "60") as second:
+        watch = watched.watch(first.pid, second.pid)
+        watched.turn()
+        assert watched.ended == []
+        first.process.kill()
+        while not watched.ended:
+            watched.loop.step()
+        for _ in range(3):
+            watched.turn()
+        assert watched.ended == [first.pid]
+        second.process.terminate()
+        while len(watched.ended) < 2:
+            watched.loop.step()
+        watched.turn()
+        assert watched.ended == [first.pid, second.pid]
+        watch.close()
+
+
+def test_a_service_that_has_ended_before_is_passed_over(watched: Watched) -> None:
+    """It was no process of the runtime any more when the ranks were let go."""
+    process = subprocess.Popen(["true"])
+    process.wait(LIMIT_S)
+    watch = watched.watch(process.pid)
+    watched.turn()
+    watch.close()
+    assert watched.ended == []
+
+
+def test_a_watch_that_is_closed_notices_nothing_and_holds_nothing(watched: Watched) -> None:
+    """Its descriptors are given back."""
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
+    with child("sleep", "60") as service:
+        watched.watch(service.pid).close()
+        service.process.kill()
+        service.process.wait(LIMIT_S)
+        watched.turn()
+    assert (before, []) == (len(os.listdir("/proc/self/fd")), watched.ended)  # noqa: PTH208
