@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
-    "MISMATCH_STATUS",
-    "TIMEOUT_STATUS",
     "AllocationError",
     "ApplicationNotExecutableError",
     "ApplicationNotFoundError",
@@ -20,10 +18,6 @@ __all__ = [
     "RuntimeUnusableError",
     "UsageError",
 ]
-
-# Statuses of jobs that have run, beside those of the errors below.
-TIMEOUT_STATUS = 124
-MISMATCH_STATUS = 125
 
 
 class RankmapError(Exception):

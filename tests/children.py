@@ -12,13 +12,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankmap.runtime.processes import Found, descendants, everything
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["CHECKOUT", "LIMIT_S", "Child", "Lines", "child", "has_ended", "python", "read_some"]
+__all__ = ["CHECKOUT", "LIMIT_S", "Child", "Lines", "child", "family", "has_ended", "python", "read_some"]
 
 CHECKOUT = Path(__file__).parents[1]
 LIMIT_S = 30.0
+
+
+def family(pid: int) -> list[Found]:
+    """Return this process and all below it, as far as they run."""
+    return [found for found in everything() if found.pid == pid] + descendants(pid)
 
 
 class Lines:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from rankmap.runtime.application import Application
     from rankmap.topology import Allocation, NodeTopology
 
-__all__ = ["JobRequest", "JobResult", "OutputOptions", "Pmi", "Verify"]
+__all__ = ["MISMATCH_STATUS", "TIMEOUT_STATUS", "JobRequest", "JobResult", "OutputOptions", "Pmi", "Verify"]
+
+# Statuses of jobs that have run, beside those of errors.py and the application's own.
+TIMEOUT_STATUS = 124
+MISMATCH_STATUS = 125
 
 
 class Verify(StrEnum):

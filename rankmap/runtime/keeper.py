@@ -30,7 +30,9 @@ from rankmap.runtime.shared_memory import SharedMemory, remove_directories
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HEAD_GRACE_S", "KILL_TIMEOUT_S", "Keeper", "end_descendants", "main"]
+    from rankmap.runtime.processes import Found
+
+__all__ = ["HEAD_GRACE_S", "KILL_TIMEOUT_S", "Keeper", "end_processes", "main"]
 
 HEAD_GRACE_S = 10.0
 KILL_TIMEOUT_S = 10.0
@@ -97,7 +99,7 @@ class Keeper:
             while not self.command_ended and (left_s := deadline_s - time.monotonic()) > 0:
                 select.select([self.woken], [], [], left_s)
                 self.reap()
-        end_descendants(self.shared_memory, reap=self.reap)
+        end_processes(partial(descendants, os.getpid()), self.shared_memory, reap=self.reap)
 
     def reap(self) -> None:
         """Wait for the children that have ended."""
@@ -121,16 +123,16 @@ class Keeper:
             self.link.send(" ".join(words).encode(), MSG_DONTWAIT)
 
 
-def end_descendants(shared_memory: SharedMemory, *, reap: Callable[[], None]) -> None:
-    """Kill every process below this one, and remove what they had in /dev/shm.
+def end_processes(find: Callable[[], list[Found]], shared_memory: SharedMemory, *, reap: Callable[[], None]) -> None:
+    """Kill every process that ``find`` returns, and remove what they had in /dev/shm.
 
     A process that waits in the kernel for a file system may not die; after ``KILL_TIMEOUT_S`` it is left to that.
     """
     # Stopped first, so that nobody makes a file after we have looked whose they are.
-    for process in descendants(os.getpid()):
+    for process in find():
         send_signal(process, signal.SIGSTOP)
     shared_memory.look()
-    end_all(partial(descendants, os.getpid()), timeout_s=KILL_TIMEOUT_S, meanwhile=reap)
+    end_all(find, timeout_s=KILL_TIMEOUT_S, meanwhile=reap)
     shared_memory.remove()
 
 

@@ -21,7 +21,6 @@ __all__ = [
     "descendants",
     "end_all",
     "everything",
-    "members_of_group",
     "send_signal",
 ]
 
@@ -37,7 +36,6 @@ class Found(NamedTuple):
 
     pid: int
     parent: int
-    group: int
     start: int
 
 
@@ -63,11 +61,6 @@ def descendants(root: int, running: Iterable[Found] | None = None) -> list[Found
     for found in result:  # grows as we go
         result.extend(children.get(found.pid, ()))
     return result
-
-
-def members_of_group(process_group: int) -> list[Found]:
-    """Return the processes of this process group."""
-    return [found for found in everything() if found.group == process_group]
 
 
 def carrying(name: str, value: str) -> list[Found]:
@@ -97,7 +90,7 @@ def _read(pid: int) -> Found | None:
     fields = stat.rpartition(b")")[2].split()
     if fields[0] in b"ZX" and int(fields[17]) <= 1:  # with more threads only the first of them has ended
         return None
-    return Found(pid=pid, parent=int(fields[1]), group=int(fields[2]), start=int(fields[19]))
+    return Found(pid=pid, parent=int(fields[1]), start=int(fields[19]))
 
 
 def send_signal(process: Found, number: signal.Signals) -> None:

@@ -11,12 +11,11 @@ import tempfile
 import time
 from collections import deque
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.errors import RuntimeUnusableError
-from rankmap.runtime.keeper import HEAD_GRACE_S, KILL_TIMEOUT_S, end_descendants
+from rankmap.runtime.keeper import HEAD_GRACE_S, KILL_TIMEOUT_S, end_processes
 from rankmap.runtime.processes import adopt_orphans, descendants
 from rankmap.runtime.services import slack_for_children
 from rankmap.runtime.shared_memory import SharedMemory, job_directory, remove_directories
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from rankmap.runtime.libpmix import Libpmix
+    from rankmap.runtime.processes import Found
 
 __all__ = [
     "ControlDirectory",
@@ -147,7 +147,8 @@ class Session:
         self.link = link
         self.log: deque[bytes] = deque(maxlen=_LOG_LINES)
         self._rest = b""
-        self._shared_memory = SharedMemory(partial(descendants, os.getpid()))
+        self._others = {process.pid for process in descendants(os.getpid())} - {keeper.pid}
+        self._shared_memory = SharedMemory(self._ours)
 
     @classmethod
     def start(cls, control: ControlDirectory, *, environ: Mapping[str, str]) -> Session:
@@ -223,9 +224,21 @@ class Session:
             with suppress(subprocess.TimeoutExpired):
                 self.keeper.wait(timeout=0.05)
         self.link.close()
-        end_descendants(self._shared_memory, reap=self._reap)  # the keeper's work, if it was killed
+        if self.keeper.returncode != 0:  # it was killed: its work is ours
+            end_processes(self._ours, self._shared_memory, reap=self._reap)
         assert self.keeper.stdout is not None  # noqa: S101
         self.keeper.stdout.close()
+
+    def _ours(self) -> list[Found]:
+        """Return what is left below this process, but what was there before (``exec > >(tee log); exec rankmap``)."""
+        others: set[int] = set()
+        result = []
+        for process in descendants(os.getpid()):  # parents come before their children
+            if process.pid in self._others or process.parent in others:
+                others.add(process.pid)
+            else:
+                result.append(process)
+        return result
 
     def _reap(self) -> None:
         self.keeper.poll()

@@ -13,12 +13,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
-from rankmap.errors import MISMATCH_STATUS, TIMEOUT_STATUS, LaunchError, RankmapError, RuntimeUnusableError
+from rankmap.errors import LaunchError, RankmapError, RuntimeUnusableError
 from rankmap.runtime import services
 from rankmap.runtime.application import start_failure
 from rankmap.runtime.checking import Checker
 from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
-from rankmap.runtime.job import JobRequest, JobResult
+from rankmap.runtime.job import MISMATCH_STATUS, TIMEOUT_STATUS, JobRequest, JobResult
 from rankmap.runtime.live import live_allocation, rank_places
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.rank_output import RankOutput, raise_descriptor_limit

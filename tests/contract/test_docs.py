@@ -11,7 +11,7 @@ import pytest
 from rankmap import errors
 from rankmap.cli import rankmap
 from rankmap.report import Severity
-from rankmap.runtime import shim
+from rankmap.runtime import job
 from rankmap.verification import SLUGS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -23,14 +23,13 @@ COMMANDS = tuple(rankmap.list_commands(CONTEXT))
 ERROR_STATUSES = {kind.exit_status: kind.__name__ for kind in (getattr(errors, name) for name in errors.__all__)}
 OTHER_STATUSES = {
     0: "success",
-    124: "--timeout",
-    shim.STOPPED: "a mismatch",
+    job.TIMEOUT_STATUS: "--timeout",
+    job.MISMATCH_STATUS: "a mismatch",
     129: "SIGHUP",
     130: "Ctrl-C",
     143: "SIGTERM",
 }
 STATUSES = {**ERROR_STATUSES, **OTHER_STATUSES}
-del STATUSES[errors.RankmapError.exit_status]  # the base class is never raised itself
 
 
 def section(path: Path, title: str) -> str:

@@ -13,10 +13,9 @@ from rankmap.runtime.processes import (
     descendants,
     end_all,
     everything,
-    members_of_group,
     send_signal,
 )
-from tests.children import LIMIT_S, child, has_ended, python
+from tests.children import LIMIT_S, child, family, has_ended, python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,9 +49,9 @@ def found_of(pid: int) -> Found:
     return next(found for found in everything() if found.pid == pid)
 
 
-def test_this_process_is_found_with_its_parent_and_group() -> None:
+def test_this_process_is_found_with_its_parent() -> None:
     """As getpid(2) and its family say."""
-    assert (os.getpid(), os.getppid(), os.getpgrp()) == found_of(os.getpid())[:3]
+    assert (os.getpid(), os.getppid()) == found_of(os.getpid())[:2]
 
 
 def test_descendants_are_children_and_theirs_without_the_root() -> None:
@@ -80,22 +79,22 @@ def test_orphans_stay_descendants_of_whoever_adopts(word: str, kept: str) -> Non
         assert (kept, 0) == (parent.hear(), parent.end())
 
 
-def test_members_of_a_group_are_those_that_run() -> None:
-    """Children count, other groups and zombies do not."""
-    with child("sh", "-c", "sleep 60 & echo up; wait") as leader:
+def test_descendants_are_those_that_run() -> None:
+    """Children of children count, zombies do not."""
+    with child("sh", "-c", "sh -c 'sleep 60 & echo up; wait' & wait") as leader:
         leader.hear()
-        pids = {found.pid for found in members_of_group(leader.pid)}
-        assert (2, True, False) == (len(pids), leader.pid in pids, os.getpid() in pids)
+        below = descendants(leader.pid)
+        assert (2, False) == (len(below), leader.pid in {found.pid for found in below})
         os.killpg(leader.pid, signal.SIGKILL)
         os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
-        assert leader.pid not in {found.pid for found in members_of_group(leader.pid)}
+        assert leader.pid not in {found.pid for found in everything()}
 
 
 def test_a_process_whose_first_thread_has_ended_still_runs() -> None:
     """The kernel calls it a zombie, with more than one thread."""
     with python(FIRST_THREAD_ENDS) as process:
         assert process.hear() == "up"
-        assert [process.pid] == [found.pid for found in members_of_group(process.pid)]
+        assert [process.pid] == [found.pid for found in family(process.pid)]
 
 
 def test_a_process_whose_name_looks_like_fields_is_read_right(tmp_path: Path) -> None:
@@ -103,7 +102,7 @@ def test_a_process_whose_name_looks_like_fields_is_read_right(tmp_path: Path) ->
     odd = tmp_path / "a) R 1"
     odd.symlink_to("/bin/sleep")
     with child(str(odd), "60") as process:
-        assert [(process.pid, os.getpid())] == [found[:2] for found in members_of_group(process.pid)]
+        assert [(process.pid, os.getpid())] == [found[:2] for found in family(process.pid)]
 
 
 def test_carrying_finds_exactly_this_variable_with_this_value() -> None:
@@ -141,7 +140,7 @@ def test_ending_all_goes_on_until_nothing_is_found() -> None:
     with child("sh", "-c", script) as root:
         pidfds = [os.pidfd_open(int(root.hear())) for _ in range(2)]
         try:
-            assert end_all(lambda: members_of_group(root.pid), timeout_s=LIMIT_S)
+            assert end_all(lambda: family(root.pid), timeout_s=LIMIT_S)
             assert has_ended(pidfds, limit_s=0)
         finally:
             for pidfd in pidfds:

@@ -200,3 +200,13 @@ def test_services_are_all_below_the_keeper_but_the_ranks() -> None:
     with ours, theirs, child("sh", "-c", "sleep 60 & echo $!; sleep 60 & echo $!; wait") as keeper:
         rank, service = int(keeper.hear()), int(keeper.hear())
         assert Session(keeper.process, ours).services([rank]) == [os.getpid(), keeper.pid, service]
+
+
+def test_what_was_below_us_before_is_not_ours_to_end() -> None:
+    """``exec > >(tee log); exec rankmap launch ...`` makes rankmap the parent of tee."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, child("sh", "-c", "sleep 60 & echo up; wait") as before, child("sleep", "60") as keeper:
+        before.hear()
+        session = Session(keeper.process, ours)
+        with child("sleep", "60") as after:
+            assert {keeper.pid, after.pid} == {found.pid for found in session._ours()}

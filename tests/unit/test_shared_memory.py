@@ -12,14 +12,14 @@ import pytest
 
 from rankmap.errors import RuntimeUnusableError
 from rankmap.runtime import shared_memory
-from rankmap.runtime.processes import Found, members_of_group
 from rankmap.runtime.shared_memory import SharedMemory, job_directory, remove_directories, require_room, room
-from tests.children import LIMIT_S, python
+from tests.children import LIMIT_S, family, python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from rankmap.runtime.processes import Found
     from tests.children import Child
 
 FOLDER = Path("/dev/shm")  # noqa: S108 - what is tested works there
@@ -56,7 +56,7 @@ def maps(file: str, mode: str = "x+b") -> AbstractContextManager[Child]:
 
 def found(job: list[Child]) -> list[Found]:
     """Return the processes that are the job's by now."""
-    return [process for child in job for process in members_of_group(child.pid)]
+    return [process for child in job for process in family(child.pid)]
 
 
 @pytest.mark.parametrize("prefix", ["DD", "sm_segment.", "vader_segment.", "mpich_shar_tmp", "Intel_MPI_", "psm2_shm"])

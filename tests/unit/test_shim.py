@@ -99,8 +99,19 @@ def test_it_reports_what_it_sees(start: Callable[[], Started]) -> None:
     finally:
         os.sched_setaffinity(0, before)
     host = os.uname().nodename
-    expected = {"kind": "shim", "rank": 3, "pid": started.process.pid, "host": host, "cpus": [cpu], "gpus": {}}
-    assert expected == started.report
+    report = started.report
+    assert {"kind": "shim", "rank": 3, "pid": started.process.pid, "host": host} == {
+        key: report[key] for key in ("kind", "rank", "pid", "host")
+    }
+    assert ([cpu], {}, []) == (report["cpus"], report["gpus"], report["pmix_uris"])
+
+
+def test_it_reports_where_the_pmix_server_listens(
+    start: Callable[[], Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever version of the variable the server sets."""
+    monkeypatch.setitem(ENVIRONMENT, "PMIX_SERVER_URI41", "server;tcp4://127.0.0.1:5")
+    assert start().report["pmix_uris"] == ["server;tcp4://127.0.0.1:5"]
 
 
 @pytest.mark.parametrize("name", shim.GPU_VARIABLES)
