@@ -195,6 +195,131 @@ def mpi_speed(repeats: int) -> list[Row]:
     return rows
 
 
+FAULTS = {
+    "a segfault": "os.kill(os.getpid(), 11)",
+    "MPI_Abort": "world.Abort(9)",
+    "exit(3) while others wait": "os._exit(3)",
+}
+FAULTY = """
+import os, time
+from mpi4py import MPI
+world = MPI.COMM_WORLD
+world.Barrier()
+if world.rank == 1:
+    os.write(1, b"fault\\n")
+    {fault}
+world.Barrier()
+"""
+
+
+def mpirun(n_ranks: int) -> list[str]:
+    """Return mpirun's command for this many ranks, on however few cores."""
+    root = ["--allow-run-as-root"] if os.getuid() == 0 else []
+    return [str(BIN / "mpirun"), *root, "--map-by", ":OVERSUBSCRIBE", "-n", str(n_ranks)]
+
+
+def rankmap_launch(n_ranks: int) -> list[str]:
+    """Return rankmap's."""
+    return [str(BIN / "rankmap"), "launch", "--oversubscribe", "-n", str(n_ranks), "--"]
+
+
+def faults(repeats: int) -> list[Row]:
+    """Time from a fault of one rank to the end of the job."""
+    rows = []
+    for what, fault in FAULTS.items():
+        program = [sys.executable, "-c", FAULTY.format(fault=fault)]
+        pairs = [
+            (from_fault_to_end([*rankmap_launch(2), *program]), from_fault_to_end([*mpirun(2), *program]))
+            for _ in range(repeats)
+        ]
+        ours_s, peer_s = (statistics.median(times) for times in zip(*pairs, strict=True))
+        rows.append(
+            (
+                f"from {what} to the end",
+                f"{ours_s:.2f} s",
+                f"{peer_s:.2f} s (mpirun)",
+                f"{ours_s / peer_s:.1f}",
+                "5 s",
+                verdict(holds=ours_s <= 5),  # noqa: PLR2004
+            )
+        )
+    return rows
+
+
+def from_fault_to_end(command: Sequence[str]) -> float:
+    """Return how long this command lives after it has said "fault"."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment(), cwd=CHECKOUT
+    ) as job:
+        assert job.stdout is not None  # noqa: S101 - for the type checker
+        while b"fault" not in (line := job.stdout.readline()):
+            if not line:
+                msg = f"{command} ended without a fault"
+                raise RuntimeError(msg)
+        start_s = time.perf_counter()
+        job.stdout.read()
+        job.wait()
+        return time.perf_counter() - start_s
+
+
+def in_a_row(repeats: int) -> list[Row]:
+    """Time 20 launches in a row; more repeats change nothing."""
+    del repeats
+    n_launches = 20
+    hello = str(EXAMPLES / "hello_affinity")
+    ours_s, peer_s = alternate([*rankmap_launch(2), hello], [*mpirun(2), hello], n_launches)
+    return [
+        (
+            f"one of {n_launches} launches in a row",
+            f"{ours_s:.2f} s",
+            f"{peer_s:.2f} s (mpirun)",
+            f"{ours_s / peer_s:.2f}",
+            "",
+            "",
+        )
+    ]
+
+
+def output_memory(repeats: int) -> list[Row]:
+    """Measure the most memory that the launcher needs for 1 MiB and for 1 GiB of output; one run each."""
+    del repeats
+    rows = []
+    for n_mib in (1, 1024):
+        program = ["sh", "-c", f"head -c {n_mib}M /dev/zero"]
+        (ours_mib, ours_s), (peer_mib, peer_s) = (
+            peak_mib([*launcher(1), *program], n_mib << 20) for launcher in (rankmap_launch, mpirun)
+        )
+        rows.append(
+            (
+                f"memory for {n_mib} MiB of output",
+                f"{ours_mib:.0f} MiB, {ours_s:.1f} s",
+                f"{peer_mib:.0f} MiB, {peer_s:.1f} s (mpirun)",
+                f"{ours_mib / peer_mib:.2f}",
+                "200 MiB",
+                verdict(holds=ours_mib <= 200),  # noqa: PLR2004
+            )
+        )
+    return rows
+
+
+def peak_mib(command: Sequence[str], n_bytes: int) -> tuple[float, float]:
+    """Return the peak memory of this process, without its children's, and its time; it must print so many bytes."""
+    start_s = time.perf_counter()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment(), cwd=CHECKOUT
+    ) as job:
+        assert job.stdout is not None  # noqa: S101 - for the type checker
+        peak_kib = 0
+        while data := os.read(job.stdout.fileno(), 1 << 20):
+            n_bytes -= len(data)
+            status = Path(f"/proc/{job.pid}/status").read_text() if n_bytes < 1 << 25 else ""
+            peak_kib = max([peak_kib, *(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line)])
+    if n_bytes:
+        msg = f"{command}: {n_bytes} bytes of its output are missing"
+        raise RuntimeError(msg)
+    return peak_kib / 1024, time.perf_counter() - start_s
+
+
 MEASURES = {
     "latency_us": "latency 8 B, us",
     "latency_4kib_us": "ping-pong 4 KiB, us",
@@ -210,6 +335,9 @@ SECTIONS: dict[str, Callable[[int], list[Row]]] = {
     "shim": shim_cpu,
     "mpi": mpi_speed,
     "launch": whole_launch,
+    "faults": faults,
+    "row": in_a_row,
+    "memory": output_memory,
 }
 
 

