@@ -74,8 +74,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except RankmapError as error:
         status = _complain(error.message, error.hint, error.exit_status)
     except click.ClickException as error:
-        error.show()
-        status = error.exit_code
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "rankmap"
+        status = _complain(error.format_message(), f"`{path} --help` shows what there is", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         status = 128 + signal.SIGINT
     except BrokenPipeError:

@@ -146,7 +146,7 @@ def launch(  # noqa: PLR0913 - one argument per option
     """Start APP as an MPI job, every rank bound to its own cores, and prove where each one is.
 
     Without any option: one rank per usable core. Dragon is started and ended for the job; inside a runtime
-    (dragon rankmap launch ...) that one is used.
+    (dragon -s rankmap launch ...) that one is used.
 
     The exit status is the application's; 125 means that a rank was not where the plan says.
     """

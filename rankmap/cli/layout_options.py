@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["layout_options"]
 
 _OPTIONS = (
-    click.option("-n", "--np", "n_ranks", type=int, metavar="N", help="Ranks of the job."),
+    click.option("-n", "-np", "--np", "n_ranks", type=int, metavar="N", help="Ranks of the job."),
     click.option("-N", "--ppn", "ranks_per_node", type=int, metavar="N", help="Ranks on each node."),
     click.option("-c", "--cpus-per-rank", "cpus_per_rank", type=int, metavar="N", help="Cores of each rank."),
     click.option("--oversubscribe", is_flag=True, help="Allow more ranks than cores."),

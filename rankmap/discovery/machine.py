@@ -25,7 +25,7 @@ _SYNTHETIC: Final = "synthetic:"
 _MAX_NODES: Final = 100_000
 _ACCEPTED: Final = (
     "a machine is an hwloc XML file (node.xml) or synthetic:DESCRIPTION (synthetic:pack:2 numa:2 core:8 pu:2), "
-    "with a node count in front if you like (4xnode.xml); there are no machine presets yet"
+    "with a node count in front if you like (4xnode.xml); `rankmap topo --format xml -o node.xml` on a node makes one"
 )
 _THIS_HOST: Final = "this host"
 

@@ -36,6 +36,11 @@ def layout_notes(spec: LayoutSpec, use: LayoutUse) -> Iterator[str]:
     if spec.cpus_per_rank and spanning:
         yield f"{_who(use, spanning)} (asked: -c {spec.cpus_per_rank}, {domain_sizes(use.domains)})"
     n_cores = sum(map(len, use.domains))
+    widths = {len(block) for block in use.blocks}
+    if not spec.cpus_per_rank and len(widths) > 1:
+        where = f"{'each of ' * (len(use.hosts) > 1)}{fold(use.hosts)}"
+        least = min(widths)
+        yield f"ranks on {where} have {least} to {cores(max(widths))}; -c {least} gives all of them {cores(least)}"
     each = "each of " * (len(use.hosts) > 1)
     taken = {core.cpus for block in use.blocks for core in block}
     if sum(map(len, use.blocks)) > len(taken):

