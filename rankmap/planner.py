@@ -12,7 +12,9 @@ from rankmap.mapping.dealing import Site, deal, rooms
 from rankmap.mapping.default import arrange
 from rankmap.mapping.notes import LayoutUse, layout_notes, unused_note
 from rankmap.mapping.refusal import refusal
-from rankmap.placement import LocalPlacement, NodeLayout, Plan, PlannedNode, check
+from rankmap.placement import LocalPlacement, NodeLayout, Plan, PlannedNode
+from rankmap.ranking import number_nodes
+from rankmap.soundness import check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,8 +40,7 @@ def plan(allocation: Allocation, spec: LayoutSpec) -> Plan:
         raise refusal(spec, sites)
     layout_index: dict[tuple[int, int], int] = {}
     members: list[list[Site]] = []
-    nodes: list[PlannedNode] = []
-    first_rank = 0
+    used: list[tuple[Site, int]] = []
     for site, count in zip(sites, counts, strict=True):
         if not count:
             continue
@@ -47,8 +48,12 @@ def plan(allocation: Allocation, spec: LayoutSpec) -> Plan:
         if index == len(members):
             members.append([])
         members[index].append(site)
-        nodes.append(PlannedNode(node_index=site.node_index, layout_index=index, first_rank=first_rank))
-        first_rank += count
+        used.append((site, index))
+    runs = number_nodes([index for _, index in used], [[count] for _, count in layout_index])
+    nodes = [
+        PlannedNode(node_index=site.node_index, layout_index=index, runs=numbers)
+        for (site, index), numbers in zip(used, runs, strict=True)
+    ]
     layouts: list[NodeLayout] = []
     notes: list[str] = []
     for (shape_index, count), like in zip(layout_index, members, strict=True):
@@ -57,7 +62,7 @@ def plan(allocation: Allocation, spec: LayoutSpec) -> Plan:
         layouts.append(NodeLayout(shape_index=shape_index, ranks=ranks))
         use = LayoutUse(
             hosts=tuple(site.host for site in like),
-            first_rank=next(node.first_rank for node in nodes if node.layout_index == len(layouts) - 1),
+            first_rank=next(node.runs[0].first for node in nodes if node.layout_index == len(layouts) - 1),
             domains=like[0].domains,
             blocks=blocks,
             ranks=ranks,

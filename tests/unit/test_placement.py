@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from rankmap.cpuset import CpuSet
 from rankmap.errors import UsageError
 from rankmap.layout import LayoutSpec
-from rankmap.placement import LocalPlacement, NodeLayout, Plan, RankPlacement, check, topology_digest, violations
+from rankmap.placement import RankPlacement
 from rankmap.planner import plan
+from rankmap.runs import Run
 from rankmap.topology import OsIndex
 from tests.topologies_made import allocation, interleaved, made
 
@@ -39,103 +38,16 @@ def test_a_rank_that_is_not_there_is_refused(rank: int) -> None:
         PLAN.rank(rank)
 
 
-def test_json_round_trip() -> None:
-    """What to_json wrote comes back equal, on one line."""
-    text = PLAN.to_json()
-
-    assert Plan.from_json(text) == PLAN
-    assert "\n" not in text
-    assert json.loads(text)["schema"] == "rankmap.plan/1"
-
-
-def test_json_keeps_what_later_rules_fill_in() -> None:
-    """GPUs, memory, environment and unbound ranks travel too."""
-    rich = LocalPlacement(cpus=None, gpus=("0", "0.1"), mem="bind:0", env=(("OMP_NUM_THREADS", "4"),))
-    one = replace(PLAN, layouts=tuple(replace(x, ranks=(rich, *x.ranks[1:])) for x in PLAN.layouts))
-
-    assert one == Plan.from_json(one.to_json())
-
-
-def test_equal_nodes_in_a_row_are_one_entry() -> None:
-    """The file grows with the kinds of node, not with the ranks."""
-    nodes = json.loads(PLAN.to_json())["nodes"]
-
-    assert [run["hosts"] for run in nodes] == [["n0"], ["n1"], ["n2"], ["n3"]]
-    assert [run["first_rank"] for run in nodes] == [0, None, 3, 6]
-    big = plan(allocation(*[NODE] * 5), LayoutSpec())
-    assert [run["hosts"] for run in json.loads(big.to_json())["nodes"]] == [["n0", "n1", "n2", "n3", "n4"]]
-
-
-def test_digests_tell_topologies_apart() -> None:
-    """Equal topologies have equal digests, others other ones."""
-    assert topology_digest(NODE) == topology_digest(replace(NODE))
-    assert topology_digest(NODE) != topology_digest(NODE.restricted(CpuSet.parse("0")))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "the plan is not JSON"),
-        ("[" * 100_000, "the plan is not JSON"),
-        ("[]", "not a plan: schema is None"),
-        ('{"schema":"rankmap.plan/2"}', "not a plan: schema is 'rankmap.plan/2'"),
-        ('{"schema":"rankmap.plan/1"}', "plan has no 'n_ranks'"),
-    ],
-)
-def test_other_text_is_refused(text: str, message: str) -> None:
-    """Text that is no plan is a usage error that says what it is not."""
-    with pytest.raises(UsageError, match=message):
-        Plan.from_json(text)
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        (("extra",), 1, "plan has an unknown key 'extra'"),
-        (("n_ranks",), 9, "the plan cannot hold: n_ranks is 9, the nodes have 8"),
-        (("nodes", 0, "layout"), 7, r"plan.nodes\[0\] has layout 7"),
-        (("nodes", 0, "layout"), -1, r"plan.nodes\[0\] has layout -1"),
-        (("nodes", 0, "first_rank"), None, r"plan.nodes\[0\] has layout 0 and first_rank None"),
-        (("nodes", 0, "first_rank"), 2, "n0 begins with rank 2, not 0"),
-        (("nodes", 0, "shape"), 1, "n0 has a layout for another shape"),
-        (("nodes", 0, "shape"), 5, "n0 has shape 5, which is not there"),
-        (("layouts", 0, "shape_index"), 5, "layout 0 is for shape 5, which is not there"),
-        (("layouts", 0, "ranks"), [], "layout 0 has no ranks"),
-        (("layouts", 0, "ranks", 0, "cpus"), "", "local rank 0 is bound to no CPU"),
-        (("layouts", 0, "ranks", 0, "cpus"), "0,99", "local rank 0 is bound to CPUs 99, which are not free"),
-        (("layouts", 0, "ranks", 0, "cpus"), "1", "local ranks 0 and 1 share a core"),
-        (("shapes", 0, "digest"), "sha256:00", r"plan.shapes\[0\].digest does not belong to its topology"),
-        (("shapes", 0, "topology", "usable"), "0", r"plan.shapes\[0\].digest does not belong to its topology"),
-        (("nodes",), [], "the plan cannot hold: it has no ranks"),
-    ],
-)
-def test_a_plan_changed_by_hand_is_refused(path: tuple[str | int, ...], value: object, message: str) -> None:
-    """What is read back is checked like a new plan."""
-    data: Any = json.loads(PLAN.to_json())
-    inner = data
-    for step in path[:-1]:
-        inner = inner[step]
-    inner[path[-1]] = value
-
-    with pytest.raises(UsageError, match=message):
-        Plan.from_json(json.dumps(data))
-
-
-def test_check_stops_a_wrong_plan() -> None:
-    """A plan that cannot hold never leaves the planner."""
-    twice = replace(PLAN, nodes=(PLAN.nodes[0], replace(PLAN.nodes[0], first_rank=3)))
-
-    assert violations(twice) == ["n0 is planned twice"]
-    with pytest.raises(AssertionError, match="n0 is planned twice"):
-        check(twice)
-    astray = replace(PLAN, nodes=(replace(PLAN.nodes[0], node_index=9, layout_index=9),))
-    assert violations(astray) == ["node 9 is planned, and is not there", "layout 9 is used, and is not there"]
-
-
-def test_sharing_is_allowed_only_where_asked() -> None:
-    """Ranks may share cores under --oversubscribe, hyperthreads of a core count as shared."""
-    two = (LocalPlacement(cpus=CpuSet.parse("0")), LocalPlacement(cpus=CpuSet.parse("4")))
-    shared = replace(PLAN, layouts=(NodeLayout(shape_index=0, ranks=two),), nodes=PLAN.nodes[:1])
-
-    assert violations(shared) == ["local ranks 0 and 1 share a core"]
-    assert violations(replace(shared, spec=LayoutSpec(oversubscribe=True))) == []
+def test_ranks_that_are_dealt_over_nodes_come_in_order() -> None:
+    """Each node has every third rank: rank order goes round the nodes, local ranks count on each."""
+    dealt = replace(
+        PLAN,
+        nodes=tuple(
+            replace(node, runs=(Run(first=i, size=1, blocks=len(PLAN.layouts[node.layout_index].ranks), stride=3),))
+            for i, node in enumerate(PLAN.nodes)
+        ),
+    )
+    hosts = ["n0", "n2", "n3"] * 3
+    assert [(i, hosts[i], i // 3) for i in range(8)] == [(r.rank, r.host, r.local_rank) for r in dealt.iter_ranks()]
+    assert dealt.ranks == tuple(dealt.rank(i) for i in range(8))
+    assert [1, 4, 7] == [rank.rank for rank in dealt.ranks_on(2)]

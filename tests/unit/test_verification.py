@@ -11,6 +11,7 @@ from rankmap.observe import Observation, ThreadObservation
 from rankmap.placement import LocalPlacement, NodeLayout, Plan, PlannedNode
 from rankmap.planner import plan
 from rankmap.report import Severity, Verdict
+from rankmap.runs import Run
 from rankmap.topology import Gpu
 from rankmap.verification import SLUGS, verify
 from tests.topologies_made import allocation, made
@@ -114,7 +115,7 @@ def test_a_rank_that_is_not_bound_may_be_anywhere_on_its_host() -> None:
         allocation=TWO_NODES.allocation,
         spec=LayoutSpec(n_ranks=1),
         layouts=(NodeLayout(shape_index=0, ranks=(LocalPlacement(cpus=None),)),),
-        nodes=(PlannedNode(node_index=0, layout_index=0, first_rank=0),),
+        nodes=(PlannedNode(node_index=0, layout_index=0, runs=(Run(first=0, size=1),)),),
     )
     threads = (ThreadObservation(tid=1, cpus=CpuSet(1)),)
     seen = Observation(rank=0, host="n0", pid=1, cpus=CpuSet.parse("0-3"), threads=threads)
