@@ -106,6 +106,8 @@ def main() -> int:
             if problems:
                 failed[row.name] += 1
                 print(f"{row.name}:", *problems, sep="\n  ", flush=True)  # noqa: T201
+    except KeyboardInterrupt:
+        print("ended early", flush=True)  # noqa: T201
     finally:
         beside = bystander.end()
     print(*beside, sep="\n")  # noqa: T201

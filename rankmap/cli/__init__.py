@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -96,7 +97,8 @@ def _drop_stdout() -> None:
 
 
 def _complain(message: str, hint: str, status: int) -> int:
-    click.echo(f"rankmap: error: {message}", err=True)
-    if hint:
-        click.echo(f"  {hint}", err=True)
+    with suppress(OSError):  # nobody can be told
+        click.echo(f"rankmap: error: {message}", err=True)
+        if hint:
+            click.echo(f"  {hint}", err=True)
     return status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,10 +173,11 @@ def launch(  # noqa: PLR0913 - one argument per option
         environ=os.environ,
         say=_say if verbose else _nothing,
     )
-    _tell(result, verify=options.verify, report_bindings=report_bindings, verbose=verbose)
     written = 0
     if report_file is not None:
         written = _write_report(result.report, report_file)
+    with suppress(OSError):  # a terminal that is gone, a full disk: the status says it all the same
+        _tell(result, verify=options.verify, report_bindings=report_bindings, verbose=verbose)
     if in_runtime(os.environ):
         for fd in (1, 2):
             wait_until_read(fd, timeout_s=_DRAIN_TIMEOUT_S)
@@ -211,7 +213,8 @@ def _write_report(report: Report | None, path: Path) -> int:
 
 
 def _say(text: str) -> None:
-    click.echo(f"rankmap: {text}", err=True)
+    with suppress(OSError):
+        click.echo(f"rankmap: {text}", err=True)
 
 
 def _nothing(text: str) -> None:
@@ -257,9 +260,9 @@ def _check_writable(path: Path | None) -> None:
     if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         msg = f"--report {path}: there is no directory {folder}"
         raise UsageError(msg, hint="make it, or name another file")
-    if os.path.lexists(path):
-        if not os.access(path, os.W_OK):
-            msg = f"--report {path}: no permission to write it"
-            raise UsageError(msg, hint="name a file that can be written")
-    else:
+    if os.path.lexists(path) and not os.access(path, os.W_OK):
+        msg = f"--report {path}: no permission to write it"
+        raise UsageError(msg, hint="name a file that can be written")
+    special = os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113 - /dev/stdout, a pipe; as above
+    if not special and (os.access(folder, os.W_OK) or not os.path.lexists(path)):
         require_writable(folder, what=f"--report {path}")

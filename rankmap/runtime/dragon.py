@@ -239,4 +239,4 @@ def start_head(socket_path: str, *, job: str) -> None:
     that Dragon starts for it have the job's name in their environment.
     """
     with alone():
-        Process(target=head.main, args=(socket_path,), env={JOB_VARIABLE: job}).start()
+        Process(target=head.main, args=(socket_path, job), env={JOB_VARIABLE: job}).start()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.errors import LaunchError, RankmapError
-from rankmap.runtime import pmi_link
+from rankmap.runtime import pmi_link, processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ class Ending:
         loop: The supervisor's.
         host: Where the ranks run.
         kill_grace_s: How long the other ranks may go on after one has failed.
-        give_up: Called when the ranks' end has not come long after they were killed.
+        give_up: Called when the end of a rank has not come long after they were killed.
     """
 
     def __init__(self, loop: Loop, *, host: str, kill_grace_s: float, give_up: Callable[[], None]) -> None:
@@ -84,15 +84,24 @@ class Ending:
             self._ending = True
             self._signal(signal.SIGTERM)
             self._loop.call_after(_TERM_GRACE_S, self.kill_ranks)
-            self._loop.call_after(_TERM_GRACE_S + GIVE_UP_S, self._give_up)
+            self._loop.call_after(_TERM_GRACE_S + GIVE_UP_S, self._give_up_if_ranks_miss)
+
+    def _give_up_if_ranks_miss(self) -> None:
+        if any(rank.exit_code is None for rank in self.ranks):
+            self._give_up()
 
     def kill_ranks(self) -> None:
         """Send the ranks SIGKILL."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to the ranks, and to what they have started: a shell does not pass it on."""
+        running = processes.everything() if self.ranks else []
         for rank in self.ranks:
+            below = [] if rank.ended or rank.seen is None else processes.descendants(rank.seen.pid, running)
             rank.end(number)
+            for process in below:
+                processes.send_signal(process, number)
 
     def on_exit_code(self, rank: RankProcess, code: int, *, log_tail: str) -> None:
         """Judge the end of a rank.

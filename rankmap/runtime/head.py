@@ -37,19 +37,18 @@ class Head:
 
     Args:
         supervisor: The connection.
-        control: The job's control directory.
+        runtime_stays: Whether the runtime goes on when the job has ended.
     """
 
-    def __init__(self, supervisor: Connection, control: Path) -> None:
+    def __init__(self, supervisor: Connection, *, runtime_stays: bool) -> None:
         self.supervisor = supervisor
-        self.control = control
+        self.runtime_stays = runtime_stays
+        self.abandoned = False
         self.group: Group | None = None
         self.polling = False
         # Ranks that the supervisor has seen end and whose exit codes it does not know.
         self.awaited: set[int] = set()
         self.reported: set[int] = set()
-        self.runtime_stays = False
-        self.job = ""
 
     def run(self) -> None:
         """Serve the supervisor until it says ``finish`` or is gone."""
@@ -69,11 +68,8 @@ class Head:
                     case "finish":
                         # A runtime of our own ends with this process and needs no tidying; closing the group in it
                         # took 1 s, and over a minute on a machine whose cores are all busy.
-                        if self.group is not None and message["runtime_stays"]:
+                        if self.group is not None and self.runtime_stays:
                             self.group.close()
-                            if "alone" in message:  # else the supervisor does it, or the keeper
-                                end_all(lambda: carrying(JOB_VARIABLE, self.job), timeout_s=_SWEEP_S)
-                                remove_directories(self.control)
                         return
                     case other:
                         msg = f"the head does not know the message {other!r}"
@@ -87,9 +83,10 @@ class Head:
                 return []
         messages = self.supervisor.receive()
         if messages is None:
+            self.abandoned = True
             if self.group is not None and self.group.alive:
                 self.group.kill()
-            return [{"kind": "finish", "runtime_stays": self.runtime_stays, "alone": True}]
+            return [{"kind": "finish"}]
         return messages
 
     def start(self, message: Message) -> None:
@@ -101,7 +98,6 @@ class Head:
             starts, backend=message["backend"], socket_path=message["socket"], python=sys.executable
         )
         self.polling = True
-        self.runtime_stays, self.job = message["runtime_stays"], message["job"]
 
     def report(self, codes: dict[int, int]) -> None:
         """Tell the supervisor which ranks ended, and how."""
@@ -116,20 +112,33 @@ def _plain(node: dict[str, object]) -> dict[str, object]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in node.items()}
 
 
-def main(socket_path: str) -> int:
-    """Serve the supervisor that listens at this path; return the exit status of the head process."""
+def main(socket_path: str, job: str = "") -> int:
+    """Serve the supervisor that listens at this path; return the exit status of the head process.
+
+    Args:
+        socket_path: Where it listens.
+        job: The job's name in a runtime that stays, where nobody else cleans up after a supervisor that was killed.
+    """
     supervisor = Connection.connect(socket_path)
     supervisor.send({"kind": "head", "pid": os.getpid()})
+    head = Head(supervisor, runtime_stays=bool(job))
+    trouble: Message = {}
     try:
-        Head(supervisor, Path(socket_path).parent).run()
+        head.run()
     except RankmapError as error:
-        supervisor.send({"kind": "error", "message": error.message, "hint": error.hint})
-        return 1
+        trouble = {"kind": "error", "message": error.message, "hint": error.hint}
     except Exception as error:  # noqa: BLE001 - Dragon raises whatever it likes; this is the boundary to it
         text = f"Dragon: {type(error).__name__}: {error}"
-        supervisor.send({"kind": "error", "message": text, "hint": "", "traceback": traceback.format_exc()})
-        return 1
-    return 0
+        trouble = {"kind": "error", "message": text, "hint": "", "traceback": traceback.format_exc()}
+    if trouble:
+        try:
+            supervisor.send(trouble)
+        except OSError:
+            head.abandoned = True
+    if head.abandoned and job:
+        end_all(lambda: carrying(JOB_VARIABLE, job), timeout_s=_SWEEP_S)
+        remove_directories(Path(socket_path).parent)
+    return 1 if trouble else 0
 
 
 if __name__ == "__main__":

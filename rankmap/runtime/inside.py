@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 
 from rankmap.errors import RuntimeUnusableError
 from rankmap.runtime.processes import JOB_VARIABLE, carrying, end_all, send_signal
+from rankmap.runtime.services import RUNTIME
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from rankmap.runtime.libpmix import Libpmix
     from rankmap.runtime.processes import Found
+    from rankmap.runtime.services import Service
     from rankmap.runtime.session import ControlDirectory
 
 __all__ = ["InsideSession", "launcher_descriptors", "require_libpmix", "wait_until_read"]
@@ -60,20 +62,33 @@ class InsideSession:
         """Return nothing: what Dragon says goes to whoever started the runtime."""
         return ""
 
-    def end(self, *, head_pid: int) -> None:
-        """Return when the head is gone, ended by force if need be, and what the ranks have left behind.
+    def vital(self, services: Iterable[Service]) -> list[Service]:
+        """Return those without which there is no job: the runtime's launcher among them."""
+        return [service for service in services if service.name != RUNTIME or service.pid == self._runtime]
 
-        The runtime and all else in it stay.
-        """
+    def left_by_ranks(self, services: Collection[int]) -> list[Found]:
+        """Return what belongs to the job and is no service: when the ranks have ended, what they have left."""
+        return [process for process in carrying(JOB_VARIABLE, self._job) if process.pid not in services]
+
+    def release(self) -> None:
+        """Give back the launcher's descriptors, now that all output was written."""
         for descriptor in self.output_descriptors:
             if descriptor > 2:  # noqa: PLR2004 - not our own stdout and stderr
                 os.close(descriptor)
+
+    def end(self, *, head_pid: int, hurry: Callable[[], bool]) -> list[int]:
+        """Return when the head is gone, ended by force if need be, and what the ranks have left behind.
+
+        The runtime and all else in it stay. Returns the pids of what cannot be killed.
+        """
+        del hurry  # it takes a moment only
         for number in (signal.SIGTERM, signal.SIGKILL) if head_pid else ():
             deadline_s = time.monotonic() + _END_GRACE_S
             while (head := self._ours(head_pid)) and time.monotonic() < deadline_s:
                 send_signal(head, number)
                 time.sleep(0.02)
         end_all(lambda: carrying(JOB_VARIABLE, self._job), timeout_s=_END_GRACE_S)
+        return [process.pid for process in carrying(JOB_VARIABLE, self._job)]
 
     def _ours(self, pid: int) -> Found | None:
         return next((process for process in carrying(JOB_VARIABLE, self._job) if process.pid == pid), None)

@@ -56,7 +56,13 @@ class Keeper:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         # A process group of its own, because the terminal's Ctrl-C is the supervisor's business; not a session: the
         # leader of one makes Dragon hang.
-        self.command_pid = os.posix_spawn(command[0], command, os.environ, setpgroup=0, setsigdef=_IGNORED_BY_PYTHON)
+        try:
+            self.command_pid = os.posix_spawn(
+                command[0], command, os.environ, setpgroup=0, setsigdef=_IGNORED_BY_PYTHON
+            )
+        except OSError as error:
+            msg = f"{command[0]} cannot be started: {error.strerror}"
+            raise SystemExit(msg) from error
         self.command_ended = False
 
     def run(self) -> None:
@@ -97,7 +103,9 @@ class Keeper:
                     send_signal(process, signal.SIGTERM)
             deadline_s = time.monotonic() + HEAD_GRACE_S
             while not self.command_ended and (left_s := deadline_s - time.monotonic()) > 0:
-                select.select([self.woken], [], [], left_s)
+                watched: list[Any] = [self.link, self.woken]
+                if self.link in select.select(watched, [], [], left_s)[0]:
+                    break  # the supervisor is gone, or in a hurry
                 self.reap()
         end_processes(partial(descendants, os.getpid()), self.shared_memory, reap=self.reap)
 

@@ -11,7 +11,8 @@ from rankmap.runtime import application, mpi_library
 from rankmap.runtime.inside import InsideSession, require_libpmix
 from rankmap.runtime.job import JobRequest, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.libpmix import find_libpmix
-from rankmap.runtime.rank_output import prepare_directory
+from rankmap.runtime.processes import require_pidfd
+from rankmap.runtime.rank_output import prepare_directory, require_descriptors
 from rankmap.runtime.session import (
     ControlDirectory,
     Session,
@@ -95,6 +96,8 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         require_room(environ)
     elif libpmix is not None and use.pmi == "pmix":
         require_libpmix(libpmix, environ=environ)
+    require_pidfd()
+    require_descriptors(plan.n_ranks)
     if options.output.directory is not None:
         prepare_directory(options.output.directory)
     say(f"PMI back end {use.pmi or 'none'}: {use.reason}")

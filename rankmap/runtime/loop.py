@@ -50,7 +50,9 @@ class Loop:
     def __enter__(self) -> Self:
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         if threading.current_thread() is threading.main_thread():
-            self._old_handlers = {number: signal.signal(number, self._catch) for number in self._signals}
+            # What is ignored stays ignored: nohup, and Ctrl-C in a background job of a script.
+            heard = [number for number in self._signals if signal.getsignal(number) is not signal.SIG_IGN]
+            self._old_handlers = {number: signal.signal(number, self._catch) for number in heard}
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -59,6 +61,12 @@ class Loop:
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
+        self._wake_write = -1  # a thread that wakes us too late must not write into another file of that number
+
+    @property
+    def caught(self) -> bool:
+        """Whether a signal has come that was not handed to ``on_wake`` yet."""
+        return bool(self._caught)
 
     def call_when_readable(self, readable: HasFileno | int, action: Callable[[], None]) -> None:
         """Call this whenever the descriptor can be read, instead of what was called before."""

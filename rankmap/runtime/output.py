@@ -10,24 +10,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LineAssembler", "Outlet", "Writer"]
+__all__ = ["LONGEST_LINE_BYTES", "LineAssembler", "Outlet", "Writer"]
 
-_MAX_LINE_BYTES = 1 << 20
+LONGEST_LINE_BYTES = 1 << 20
 _HIGH_WATER_BYTES = 4 << 20
 
 
 class LineAssembler:
     """Turns the pieces that a rank writes into whole lines, each with a prefix.
 
-    A line of more than 1 MiB is passed on in parts, between which other ranks' output may come; only the first part
-    has the prefix.
+    A line of more than ``longest_bytes`` is passed on in parts, between which other ranks' output may come; only the
+    first part has the prefix.
 
     Args:
         prefix: What goes in front of each line.
         whole_lines: False passes every piece on at once (one rank, no prefix: nothing can be torn).
+        longest_bytes: How much of a line is kept until its end comes.
     """
 
-    def __init__(self, prefix: bytes = b"", *, whole_lines: bool = True) -> None:
+    def __init__(
+        self, prefix: bytes = b"", *, whole_lines: bool = True, longest_bytes: int = LONGEST_LINE_BYTES
+    ) -> None:
+        self._longest_bytes = longest_bytes
         self._prefix = prefix
         self._whole_lines = whole_lines
         self._rest = b""
@@ -41,7 +45,7 @@ class LineAssembler:
         cut = data.rfind(b"\n") + 1
         ready, self._rest = data[:cut], data[cut:]
         result = self._labelled(ready) if ready else b""
-        if len(self._rest) > _MAX_LINE_BYTES:
+        if len(self._rest) > self._longest_bytes:
             result += self._part(self._rest)
             self._rest, self._inside_line = b"", True
         return result
@@ -99,12 +103,16 @@ class Writer:
             self._pending_bytes += len(data)
             self._changed.notify()
 
-    def close(self, *, timeout_s: float | None = None) -> None:
-        """Return when everything was written, writing has failed, or the time is over (None: never)."""
+    def close(self, *, timeout_s: float | None = None) -> int:
+        """Return when everything was written, writing has failed, or the time is over (None: never).
+
+        Returns how many bytes nobody has taken in that time; the thread then still holds the outlets' descriptors.
+        """
         with self._changed:
             self._ended = True
             self._changed.notify()
         self._thread.join(timeout_s)
+        return self._pending_bytes if self._thread.is_alive() else 0
 
     def _write_all(self) -> None:
         while True:

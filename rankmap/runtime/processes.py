@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from rankmap.errors import RuntimeUnusableError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -21,6 +23,7 @@ __all__ = [
     "descendants",
     "end_all",
     "everything",
+    "require_pidfd",
     "send_signal",
 ]
 
@@ -91,6 +94,21 @@ def _read(pid: int) -> Found | None:
     if fields[0] in b"ZX" and int(fields[17]) <= 1:  # with more threads only the first of them has ended
         return None
     return Found(pid=pid, parent=int(fields[1]), start=int(fields[19]))
+
+
+def require_pidfd() -> None:
+    """Raise unless the kernel lets us watch processes by descriptor.
+
+    Raises:
+        RuntimeUnusableError: It does not.
+
+    Source: pidfd_open(2), since Linux 5.3.
+    """
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        msg = f"pidfd_open(2) cannot be used here: {error.strerror}"
+        raise RuntimeUnusableError(msg, hint="rankmap needs Linux 5.3, and a container that allows it") from error
 
 
 def send_signal(process: Found, number: signal.Signals) -> None:

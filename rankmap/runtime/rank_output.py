@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rankmap.errors import UsageError
-from rankmap.runtime.output import LineAssembler, Outlet, Writer
+from rankmap.errors import RuntimeUnusableError, UsageError
+from rankmap.runtime.output import LONGEST_LINE_BYTES, LineAssembler, Outlet, Writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,10 +20,22 @@ if TYPE_CHECKING:
     from rankmap.runtime.job import OutputOptions
     from rankmap.runtime.loop import Loop
 
-__all__ = ["RankOutput", "prepare_directory", "raise_descriptor_limit", "require_writable"]
+__all__ = [
+    "RankOutput",
+    "prepare_directory",
+    "raise_descriptor_limit",
+    "require_descriptors",
+    "require_writable",
+    "tell",
+]
 
 _READ_BYTES = 1 << 16
+_PIPE_READS = 16
 _PROBE_BYTES = 1 << 16
+# Unfinished lines of all ranks together.
+_ALL_LINES_BYTES = 64 << 20
+_DESCRIPTORS_PER_RANK = 9
+_OWN_DESCRIPTORS = 100
 _NAMES = ("stdout", "stderr")
 _ENDS = ("out", "err")
 
@@ -127,7 +139,9 @@ class RankOutput:
         return write_end
 
     def _assembler(self, rank: int, *, label: bool) -> LineAssembler:
-        return LineAssembler(f"[{rank}] ".encode() if label else b"", whole_lines=label or self._n_ranks > 1)
+        prefix = f"[{rank}] ".encode() if label else b""
+        longest_bytes = min(LONGEST_LINE_BYTES, _ALL_LINES_BYTES // (len(_NAMES) * self._n_ranks))
+        return LineAssembler(prefix, whole_lines=label or self._n_ranks > 1, longest_bytes=longest_bytes)
 
     def _file(self, path: Path) -> Outlet:
         if self._file_writer is None:
@@ -210,24 +224,49 @@ class RankOutput:
         """Pass on what is left, and return when it is written, or after this long per way out (None: never)."""
         for stream in list(self._streams.values()):
             with suppress(BlockingIOError):
-                while data := os.read(stream.fd, _READ_BYTES):
+                for _ in range(_PIPE_READS):  # more than a pipe holds; whoever writes on and on is not waited for
+                    if not (data := os.read(stream.fd, _READ_BYTES)):
+                        break
                     stream.outlet.write(stream.lines.feed(data))
             stream.outlet.write(stream.lines.end())
             self._close(stream)
         # The files first: what they do not take goes to stdout, and that to stderr.
+        lost = {}
         for writer in self._writers[2:] + self._writers[:2]:
-            writer.close(timeout_s=timeout_s)
+            lost[writer] = writer.close(timeout_s=timeout_s)
             self._mend()
+        if n_lost := sum(lost.values()):
+            self.failed = True
+            tell(f"{n_lost} bytes of output were not taken in time, and are lost")
         for stream in self._files:
-            if stream.path is not None:
+            if stream.path is not None and not lost[stream.outlet.writer]:
                 try:
                     os.close(stream.outlet.fd)
                 except OSError as error:  # a quota on a network file system may be noticed only here
                     self.failed = True
-                    os.write(2, f"rankmap: {stream.path} is not complete: {error.strerror}\n".encode())
+                    tell(f"{stream.path} is not complete: {error.strerror}")
+
+
+def tell(text: str) -> None:
+    """Write rankmap's own words to stderr, where it can be written to."""
+    with suppress(OSError):
+        os.write(2, f"rankmap: {text}\n".encode())
 
 
 def raise_descriptor_limit() -> None:
-    """Let this process open as many files as it may: five per rank are needed. What it started is not affected."""
+    """Let this process open as many files as it may. What it started is not affected."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def require_descriptors(n_ranks: int) -> None:
+    """Raise unless this process may open the files that so many ranks need.
+
+    Raises:
+        RuntimeUnusableError: It may not.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _DESCRIPTORS_PER_RANK * n_ranks + _OWN_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        msg = f"{n_ranks} ranks need up to {needed} open files here, and the limit is {hard}"
+        raise RuntimeUnusableError(msg, hint=f"raise it (ulimit -Hn {needed}), or ask your site to")

@@ -55,7 +55,7 @@ class RankProcess:
     ended_by_us: bool = False
 
     def report(self, connection: Connection, message: Message) -> None:
-        """Take over what the shim saw."""
+        """Take over what the shim saw; ``pidfd`` stays None when it has ended meanwhile."""
         self.connection = connection
         self.seen = Observation(
             rank=self.number,

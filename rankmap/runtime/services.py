@@ -32,11 +32,22 @@ if TYPE_CHECKING:
 
     from rankmap.runtime.loop import Loop
 
-__all__ = ["START_SLACK_NS", "Service", "Watch", "keep_aside", "own_slack_ns", "set_slack", "slack_for_children"]
+__all__ = [
+    "RUNTIME",
+    "START_SLACK_NS",
+    "Service",
+    "Watch",
+    "keep_aside",
+    "own_slack_ns",
+    "set_slack",
+    "slack_for_children",
+]
 
 START_SLACK_NS = 10_000_000
 RUN_SLACK_NS = 50_000_000
 _SLACK = "/proc/{}/timerslack_ns"
+RUNTIME = "Dragon runtime"
+"""What any other process of the runtime is called: its launcher, and what that may start for a moment."""
 _GROUP_SERVICE = "Dragon group service"
 _NAMES = {"_dragon_native_python_process_main": _GROUP_SERVICE, "rankmap.runtime.keeper": "rankmap keeper"}
 """What a command line has in it, and what such a process is called."""
@@ -97,9 +108,13 @@ class Watch:
         self._on_end = on_end
         self._pidfds: list[int] = []
         for service in services:
-            with suppress(ProcessLookupError):
-                self._pidfds.append(os.pidfd_open(service.pid))
-                loop.call_when_readable(self._pidfds[-1], partial(self._notice, self._pidfds[-1], service))
+            try:
+                pidfd = os.pidfd_open(service.pid)
+            except ProcessLookupError:
+                loop.call_after(0, partial(on_end, service))
+                continue
+            self._pidfds.append(pidfd)
+            loop.call_when_readable(pidfd, partial(self._notice, pidfd, service))
 
     def _notice(self, pidfd: int, service: Service) -> None:
         self._loop.forget(pidfd)  # it stays readable
@@ -153,4 +168,4 @@ def _name(pid: int, *, head_pid: int) -> str:
         for part, name in _NAMES.items():
             if part in command:
                 return name
-    return "Dragon runtime"
+    return RUNTIME

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING
 from rankmap.errors import RuntimeUnusableError
 from rankmap.runtime.keeper import HEAD_GRACE_S, KILL_TIMEOUT_S, end_processes
 from rankmap.runtime.processes import adopt_orphans, descendants
-from rankmap.runtime.services import slack_for_children
+from rankmap.runtime.services import RUNTIME, slack_for_children
 from rankmap.runtime.shared_memory import SharedMemory, job_directory, remove_directories
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from rankmap.runtime.libpmix import Libpmix
     from rankmap.runtime.processes import Found
+    from rankmap.runtime.services import Service
 
 __all__ = [
     "ControlDirectory",
@@ -113,11 +114,20 @@ class ControlDirectory:
         base = tempfile.gettempdir()
         if len(os.fsencode(base)) > _UNIX_PATH_BYTES - 40:
             base = "/tmp"  # noqa: S108 - a Unix socket's path holds 107 bytes; the directory made there is private
-        self.path = Path(tempfile.mkdtemp(prefix="rankmap-", dir=base))
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix="rankmap-", dir=base))
+        except OSError as error:
+            msg = f"no directory can be made in {base}: {error.strerror}"
+            raise RuntimeUnusableError(msg, hint="make room there, or set TMPDIR to another place") from error
         self.socket = self.path / "socket"
         self.lib = self.path / "lib"
         self.shared_memory = job_directory(self.path.name)
-        self.shared_memory.mkdir(mode=0o700)
+        try:
+            self.shared_memory.mkdir(mode=0o700)
+        except OSError as error:
+            self.remove()
+            msg = f"{self.shared_memory} cannot be made: {error.strerror}"
+            raise RuntimeUnusableError(msg, hint="ranks share memory there: make room, or get permission") from error
 
     def offer_libpmix(self, libpmix: Libpmix) -> tuple[str, ...]:
         """Return the directories that LD_LIBRARY_PATH needs for Dragon to find this libpmix by its own name.
@@ -142,12 +152,14 @@ class Session:
     runtime_stays = False
     output_descriptors = (1, 2)
 
-    def __init__(self, keeper: subprocess.Popen[bytes], link: socket.socket) -> None:
+    def __init__(
+        self, keeper: subprocess.Popen[bytes], link: socket.socket, others: frozenset[Found] = frozenset()
+    ) -> None:
+        self._others = {(process.pid, process.start) for process in others}
         self.keeper = keeper
         self.link = link
         self.log: deque[bytes] = deque(maxlen=_LOG_LINES)
         self._rest = b""
-        self._others = {process.pid for process in descendants(os.getpid())} - {keeper.pid}
         self._shared_memory = SharedMemory(self._ours)
 
     @classmethod
@@ -157,6 +169,7 @@ class Session:
         The working directory is the control directory: Dragon's dictionary leaves a file in it when it is killed.
         """
         adopt_orphans()  # should the keeper be killed, what it kept is ours to end
+        others = frozenset(descendants(os.getpid()))
         link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         head = [sys.executable, "-m", "rankmap.runtime.head", str(control.socket)]
         keeper = [sys.executable, "-m", "rankmap.runtime.keeper", str(theirs.fileno()), str(control.path)]
@@ -174,7 +187,7 @@ class Session:
         theirs.close()
         assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
         os.set_blocking(process.stdout.fileno(), False)
-        return cls(process, link)
+        return cls(process, link, others)
 
     def fileno(self) -> int:
         """Return the descriptor of Dragon's output, for selectors."""
@@ -202,7 +215,7 @@ class Session:
         if what == "made":
             self._shared_memory.ours.update(names)
             return ""
-        return "dragon ended" if what == "ended" else f"rankmap's keeper (pid {self.keeper.pid}) was killed"
+        return "dragon ended" if what == "ended" else f"rankmap's keeper (pid {self.keeper.pid}) ended"
 
     def services(self, ranks: Collection[int]) -> list[int]:
         """Return the pids of this runtime's processes that are no ranks, the keeper's and our own."""
@@ -210,31 +223,46 @@ class Session:
             process.pid for process in descendants(self.keeper.pid) if process.pid not in ranks
         ]
 
-    def end(self, *, head_pid: int) -> None:
-        """Return when nothing of the runtime is left.
+    def vital(self, services: Iterable[Service]) -> list[Service]:
+        """Return those without which there is no job; of the launcher's end the keeper tells."""
+        return [service for service in services if service.name != RUNTIME]
+
+    def left_by_ranks(self, services: Collection[int]) -> list[Found]:
+        """Return what runs below the keeper and is no service: when the ranks have ended, what they have left."""
+        return [process for process in descendants(self.keeper.pid) if process.pid not in services]
+
+    def end(self, *, head_pid: int, hurry: Callable[[], bool]) -> list[int]:
+        """Return when nothing of the runtime is left, or the pids of what cannot be killed.
 
         Args:
             head_pid: The head's pid, by which Dragon ends cleanly; 0 ends everything by force.
+            hurry: Whether it has to be by force after all, asked again and again.
         """
         with suppress(OSError):
             self.link.send(f"end {head_pid}\n".encode())
         deadline_s = time.monotonic() + HEAD_GRACE_S + 2 * KILL_TIMEOUT_S
         while self.keeper.poll() is None and time.monotonic() < deadline_s:
             self.read_log()  # nobody may wait for room in the pipe
+            if hurry():
+                self.link.close()
             with suppress(subprocess.TimeoutExpired):
                 self.keeper.wait(timeout=0.05)
         self.link.close()
-        if self.keeper.returncode != 0:  # it was killed: its work is ours
+        if self.keeper.returncode != 0:  # it was killed, or could not end something: its work is ours
             end_processes(self._ours, self._shared_memory, reap=self._reap)
         assert self.keeper.stdout is not None  # noqa: S101
         self.keeper.stdout.close()
+        return [process.pid for process in self._ours()]
+
+    def release(self) -> None:
+        """Do nothing: the output goes to our own stdout and stderr."""
 
     def _ours(self) -> list[Found]:
         """Return what is left below this process, but what was there before (``exec > >(tee log); exec rankmap``)."""
         others: set[int] = set()
         result = []
         for process in descendants(os.getpid()):  # parents come before their children
-            if process.pid in self._others or process.parent in others:
+            if (process.pid, process.start) in self._others or process.parent in others:
                 others.add(process.pid)
             else:
                 result.append(process)

@@ -26,6 +26,7 @@ __all__ = ["SharedMemory", "job_directory", "remove_directories", "require_room"
 
 _FOLDER = "/dev/shm"  # noqa: S108 - nothing is made there
 _IN_CREATE = 0x100
+_LOOKS_TO_JUDGE = 4
 # What is made there for a job and nothing else: by Dragon, Open MPI (5 and 4), MPICH, Intel MPI, PSM2. A file of
 # another name that a rank maps may be the user's own data.
 _SEGMENTS = ("DD", "sm_segment.", "vader_segment.", "mpich_shar_tmp", "Intel_MPI_", "psm2_shm")
@@ -48,6 +49,7 @@ class SharedMemory:
     def __init__(self, processes: Callable[[], Iterable[Found]]) -> None:
         self._processes = processes
         self._others = _segments()
+        self._judged: dict[str, int] = {}
         self.ours: set[str] = set()
         libc = ctypes.CDLL(None)
         self._inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -66,12 +68,17 @@ class SharedMemory:
         new = _segments() - self._others - self.ours
         for process in self._processes() if new else ():
             self.ours |= new & _mapped(process.pid)
-        return made
+        for name in new - self.ours:  # somebody else's, if it is not mapped by ours after several looks
+            self._judged[name] = self._judged.get(name, 0) + 1
+            if self._judged[name] == _LOOKS_TO_JUDGE:
+                self._others.add(name)
+        return made or bool(new - self.ours - self._others)
 
     def remove(self) -> None:
         """Remove the job's files; its processes must have ended."""
         for name in self.ours:
-            Path(_FOLDER, name).unlink(missing_ok=True)
+            with suppress(OSError):
+                Path(_FOLDER, name).unlink()
 
 
 def room(environ: Mapping[str, str]) -> tuple[int, int, int]:
@@ -111,8 +118,11 @@ def _gib(n_bytes: int) -> str:
 
 
 def job_directory(job: str) -> Path:
-    """Return where the MPI library of this job may put its shared memory."""
-    return Path(_FOLDER, job)
+    """Return where the MPI library of this job may put its shared memory.
+
+    Its name differs from the control directory's, which is in /dev/shm too where TMPDIR says so.
+    """
+    return Path(_FOLDER, f"{job}.mpi")
 
 
 def remove_directories(control: Path) -> None:
@@ -123,7 +133,11 @@ def remove_directories(control: Path) -> None:
 
 def _segments() -> set[str]:
     with suppress(OSError):
-        return {name for name in os.listdir(_FOLDER) if name.startswith(_SEGMENTS)}  # noqa: PTH208 - names, no paths
+        return {
+            entry.name
+            for entry in os.scandir(_FOLDER)
+            if entry.name.startswith(_SEGMENTS) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
+        }
     return set()
 
 

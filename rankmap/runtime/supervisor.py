@@ -7,9 +7,8 @@ and timers. docs/design/0006-supervisor.md draws it.
 
 from __future__ import annotations
 
-import os
 import signal
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
@@ -21,8 +20,10 @@ from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
 from rankmap.runtime.job import MISMATCH_STATUS, TIMEOUT_STATUS, JobRequest, JobResult
 from rankmap.runtime.live import live_allocation, rank_places
 from rankmap.runtime.loop import Loop
-from rankmap.runtime.rank_output import RankOutput, raise_descriptor_limit
-from rankmap.runtime.rank_process import RankProcess, go, pump_stdin
+from rankmap.runtime.processes import send_signal
+from rankmap.runtime.rank_output import RankOutput, raise_descriptor_limit, tell
+from rankmap.runtime.rank_process import RankProcess
+from rankmap.runtime.releasing import Job, release_all
 from rankmap.runtime.session import Session
 from rankmap.runtime.wire import Connection, Message, listen
 
@@ -41,6 +42,7 @@ _SHIMS_TIMEOUT_S = 120.0
 _OUTPUT_GRACE_S = 2.0
 _SEND_TIMEOUT_S = 10.0
 _INTERRUPT_S = 4.0
+_SIGNAL_WAIT_S = 0.3
 _FINISH_TIMEOUT_S = 60.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -66,7 +68,7 @@ class Supervisor:
         self.slack_ns = services.own_slack_ns()
         self.services: tuple[services.Service, ...] = ()
         self.watch: services.Watch | None = None
-        self.interrupted = self.draining = self.finishing = self.done = self.by_force = False
+        self.interrupted = self.runtime_gone = self.draining = self.finishing = self.done = self.by_force = False
 
     @property
     def _session(self) -> Session | InsideSession:
@@ -75,34 +77,45 @@ class Supervisor:
 
     def run(self) -> JobResult:
         """Run the job; return how it ended when nothing of it is left."""
-        with listen(self.control.socket, 4096) as listener, self.loop:
-            try:
-                self.loop.call_when_readable(listener, lambda: self._accept(listener))
-                self.session = self.start_session()
-                raise_descriptor_limit()
-                if isinstance(self.session, Session):
-                    self.loop.call_when_readable(self.session, self._on_log)
-                    self.loop.call_when_readable(self.session.link, self._on_keeper)
-                self.loop.call_after(_HEAD_TIMEOUT_S, self._check_head_came)
-                if self.request.timeout_s is not None:
-                    self.loop.call_after(self.request.timeout_s, self._on_timeout)
-                while not self.done:
-                    self._step()
-            finally:
-                self.ending.kill_ranks()
-                if self.session is not None:
-                    self.session.end(head_pid=0 if self.by_force else self.head_pid)
-                if self.watch is not None:
-                    self.watch.close()
-                if self.output is not None:
-                    self.output.close(timeout_s=_OUTPUT_GRACE_S)
+        with listen(self.control.socket, 4096) as listener, self.loop, ExitStack() as at_end:
+            at_end.callback(self._end_output)
+            at_end.callback(self._end_session)
+            at_end.callback(self.ending.kill_ranks)
+            self.loop.call_when_readable(listener, lambda: self._accept(listener))
+            self.session = self.start_session()
+            raise_descriptor_limit()
+            if isinstance(self.session, Session):
+                self.loop.call_when_readable(self.session, self._on_log)
+                self.loop.call_when_readable(self.session.link, self._on_keeper)
+            self.loop.call_after(_HEAD_TIMEOUT_S, self._check_head_came)
+            if self.request.timeout_s is not None:
+                self.loop.call_after(self.request.timeout_s, self._on_timeout)
+            while not self.done:
+                self._step()
         return self._result()
+
+    def _end_session(self) -> None:
+        if self.session is not None:
+            head_pid = 0 if self.by_force else self.head_pid
+            stuck = self.session.end(head_pid=head_pid, hurry=lambda: self.loop.caught)
+            if stuck:
+                self.say(f"processes {', '.join(map(str, stuck))} cannot be ended: they wait in the kernel")
+        if self.watch is not None:
+            self.watch.close()
+
+    def _end_output(self) -> None:
+        if self.output is not None:
+            self.output.close(timeout_s=_OUTPUT_GRACE_S)
+        if self.session is not None:
+            self.session.release()
 
     def _step(self) -> None:
         try:
             self.loop.step()
         except RankmapError as error:
             self._end(Outcome(status=error.exit_status, reason=error.message, hint=error.hint))
+        except OSError as error:  # no descriptor left, no memory: not a reason to leave anything behind
+            self._end(Outcome(status=LaunchError.exit_status, reason=f"rankmap cannot go on: {error}"))
         self._finish_when_over()
 
     def _on_wake(self, signals: list[int]) -> None:
@@ -120,11 +133,7 @@ class Supervisor:
 
     def say(self, text: str) -> None:
         """Tell the user something on stderr, between whole lines of the ranks' own."""
-        if self.output is not None:
-            self.output.say(text)
-        else:
-            with suppress(OSError):
-                os.write(2, f"rankmap: {text}\n".encode())
+        (tell if self.output is None else self.output.say)(text)
 
     # -- the runtime and its head ---------------------------------------------------------------------------------
 
@@ -139,21 +148,27 @@ class Supervisor:
     def _on_keeper(self) -> None:
         assert isinstance(self.session, Session)  # noqa: S101
         if what := self.session.read_link():
+            self.loop.forget(self.session.link)
             while self.session.read_log():  # what it said last may explain it
                 pass
             self._on_runtime_end(what)
 
     def _on_runtime_end(self, what: str) -> None:
-        """End the job, because a process without which there is no runtime has ended."""
-        if self.done:
-            return
-        self.done = True
-        if not self.finishing:
-            self.by_force = True
-            status, when = LaunchError.exit_status, "the Dragon runtime ended under the job"
-            if not self.head_pid:
-                status, when = RuntimeUnusableError.exit_status, "the Dragon runtime did not start"
-            self.ending.settle(Outcome(status=status, reason=f"{when}: {what}" + self._session.log_tail()))
+        """A process without which there is no runtime has ended: so does the job."""
+        if self.finishing:
+            self.done = True
+        elif not self.runtime_gone:
+            self.runtime_gone = True
+            self.loop.call_after(_SIGNAL_WAIT_S, lambda: self._judge_runtime_end(what))
+
+    def _judge_runtime_end(self, what: str) -> None:
+        if self.interrupted:
+            return  # a batch system sends SIGTERM to all of a job; the ranks have their time to end all the same
+        status, when = LaunchError.exit_status, "the Dragon runtime ended under the job"
+        if not self.head_pid:
+            status, when = RuntimeUnusableError.exit_status, "the Dragon runtime did not start"
+        self.ending.settle(Outcome(status=status, reason=f"{when}: {what}" + self._session.log_tail()))
+        self._give_up()
 
     def _check_head_came(self) -> None:
         if self.plan is None:
@@ -235,8 +250,6 @@ class Supervisor:
                 "starts": rank_places(plan, names),
                 "backend": self.request.backend,
                 "socket": str(self.control.socket),
-                "runtime_stays": self._session.runtime_stays,
-                "job": self.control.path.name,
             }
         )
         self.loop.call_after(_SHIMS_TIMEOUT_S, self._check_shims_came)
@@ -245,9 +258,9 @@ class Supervisor:
         missing = CpuSet.of(rank.number for rank in self.ranks if rank.seen is None and not rank.ended)
         self._give_up_on(missing, f"ranks {missing} did not start within {_SHIMS_TIMEOUT_S:.0f} s")
 
-    def _check_codes_came(self) -> None:
-        missing = CpuSet.of(rank.number for rank in self.ranks if rank.exit_code is None)
-        self._give_up_on(missing, f"Dragon does not say how ranks {missing} ended")
+    def _check_code_came(self, rank: RankProcess) -> None:
+        if rank.exit_code is None:
+            self._give_up_on(CpuSet.of([rank.number]), f"Dragon does not say how rank {rank.number} ended")
 
     def _give_up_on(self, ranks: CpuSet, reason: str) -> None:
         if ranks:
@@ -260,6 +273,8 @@ class Supervisor:
         rank.report(connection, message)
         if rank.pidfd is not None:
             self.loop.call_when_readable(rank.pidfd, lambda: self._on_rank_end(rank))
+        else:
+            self._on_rank_end(rank)
         self.loop.call_when_readable(connection, lambda: self._on_rank_message(rank, connection))
         if self.ending.outcome is not None:
             rank.end(signal.SIGTERM)
@@ -277,7 +292,7 @@ class Supervisor:
             reserve=self.request.reserve,
             lower=not self._session.runtime_stays,
         )
-        self.watch = services.Watch(self.loop, self.services, self._on_service_end)
+        self.watch = services.Watch(self.loop, self._session.vital(self.services), self._on_service_end)
 
     def _on_service_end(self, service: services.Service) -> None:
         if not self.finishing:
@@ -287,33 +302,15 @@ class Supervisor:
         """Give the ranks leave to go, if they are where the plan says."""
         assert self.checker is not None  # noqa: S101
         self.checker.check_start()
-        for rank in self.ranks if self.ending.outcome is None else ():
-            if rank.connection is not None:  # else its shim has died meanwhile, which its exit code tells
-                self._release(rank)
+        if self.ending.outcome is None:
+            assert self.plan is not None  # noqa: S101
+            assert self.output is not None  # noqa: S101
+            job = Job(name=self.control.path.name, plan=self.plan, request=self.request, slack_ns=self.slack_ns)
+            release_all(self.ranks, job, self.output)
 
     def _on_mismatch(self, reason: str) -> None:
         hint = "look for a second binding (the application's or a wrapper's); --verify warn goes on all the same"
         self._end(Outcome(status=MISMATCH_STATUS, reason=reason, hint=hint))
-
-    def _release(self, rank: RankProcess) -> None:
-        """Give a rank leave to become the application."""
-        assert self.output is not None  # noqa: S101
-        assert self.plan is not None  # noqa: S101
-        placement, request = self.plan.rank(rank.number), self.request
-        job, paths = self.control.path.name, request.drop_paths
-        message = go(request.application, placement, job=job, drop_paths=paths, slack_ns=self.slack_ns)
-        fds: list[int] = []
-        try:
-            fds += self.output.open(rank.number)
-            if request.stdin_rank == rank.number:
-                fds.insert(0, pump_stdin())
-            rank.release(message, fds)
-        except OSError as error:
-            msg = f"rank {rank.number}'s output cannot be opened: {error}"
-            raise LaunchError(msg, hint="check the limit on open files (ulimit -n), or --output-dir") from error
-        finally:
-            for fd in fds:
-                os.close(fd)
 
     def _on_rank_message(self, rank: RankProcess, connection: Connection) -> None:
         messages = connection.receive()
@@ -329,17 +326,18 @@ class Supervisor:
                 self.checker.look_later(self.loop)
 
     def _on_rank_end(self, rank: RankProcess) -> None:
-        assert rank.pidfd is not None  # noqa: S101
-        self.loop.forget(rank.pidfd)
-        rank.close_pidfd()
+        if rank.pidfd is not None:
+            self.loop.forget(rank.pidfd)
+            rank.close_pidfd()
         if not any(other.ended for other in self.ranks) and not self._session.runtime_stays:
             services.set_slack([service.pid for service in self.services], services.START_SLACK_NS)
         rank.ended = True
         rank.end_order = sum(other.ended for other in self.ranks)
         if rank.exit_code is None:
             self._tell_head({"kind": "reap", "ranks": [rank.number]})
-        if rank.end_order == len(self.ranks):
-            self.loop.call_after(GIVE_UP_S, self._check_codes_came)
+            self.loop.call_after(GIVE_UP_S, lambda: self._check_code_came(rank))
+        if self.runtime_gone and rank.end_order == len(self.ranks):
+            self._give_up()  # nobody will tell how they ended
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -365,19 +363,22 @@ class Supervisor:
             self._finish()
         elif not self.draining:
             self.draining = True
-            self.loop.call_after(_OUTPUT_GRACE_S, self._finish_when_stalled)
+            self.loop.call_after(_OUTPUT_GRACE_S, self._end_leftovers)
 
-    def _finish_when_stalled(self) -> None:
-        """Finish when only children of ranks that live on hold output open; a slow reader is waited for."""
+    def _end_leftovers(self) -> None:
+        """End what ranks have started and left behind, which holds their output open; a slow reader is waited for."""
         assert self.output is not None  # noqa: S101
         self.draining = False
-        if self.output.stalled():
+        left = self._session.left_by_ranks({service.pid for service in self.services}) if self.services else []
+        for process in left:
+            send_signal(process, signal.SIGKILL)
+        if not left and self.output.stalled():
             self._finish()
 
     def _finish(self) -> None:
         if not self.finishing:
             self.finishing = True
-            self._tell_head({"kind": "finish", "runtime_stays": self._session.runtime_stays})
+            self._tell_head({"kind": "finish"})
             self.loop.call_after(_FINISH_TIMEOUT_S, self._give_up)
 
     def _give_up(self) -> None:

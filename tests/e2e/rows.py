@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,10 @@ def say(text):
     os.write(1, (text + "\\n").encode())
 """
 _WAIT = "say(f'up {os.getpid()}')\ntime.sleep(600)\n"
+_WRAPPED = """
+child = 'trap "echo asked; exit 0" TERM; echo up $PPID; sleep 600 & wait'
+os.execvp("sh", ["sh", "-c", 'sh -c "$1"; exit 7', "sh", child])
+"""
 _STUBBORN = "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
 
@@ -80,6 +85,23 @@ def kill_process(command: str, number: int = 0) -> Callable[[Job], None]:
         os.kill(job.processes(command)[number].pid, signal.SIGKILL)
 
     return act
+
+
+def stop_and_kill_a_rank(command: str) -> Callable[[Job], None]:
+    """Return an act: a process of the runtime hangs, then a rank dies, of which nobody will tell."""
+
+    def act(job: Job) -> None:
+        os.kill(job.processes(command)[0].pid, signal.SIGSTOP)
+        os.kill(job.pids[0], signal.SIGSEGV)
+
+    return act
+
+
+def signal_everything(job: Job) -> None:
+    """Do what batch systems do: SIGTERM to every process of the job."""
+    for process in processes.descendants(job.process.pid):
+        processes.send_signal(process, signal.SIGTERM)
+    job.process.send_signal(signal.SIGTERM)
 
 
 def kill_everything_called_dragon(job: Job) -> None:
@@ -135,11 +157,14 @@ def play(row: Row) -> list[str]:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, cwd=CHECKOUT,
             env=environment(row.env),
         )  # fmt: skip
+        watchdog = threading.Timer(LIMIT_S, process.kill)
+        watchdog.start()
         try:
             out, fault_s = _follow(row, process)
             status = process.wait(timeout=LIMIT_S)
             took_s = time.monotonic() - fault_s
         finally:
+            watchdog.cancel()
             process.kill()
             process.wait()
             if process.stdout is not None and not process.stdout.closed:
@@ -154,6 +179,9 @@ def play(row: Row) -> list[str]:
         problems.append(f"took {took_s:.1f} s from the fault to the end, more than {row.within_s:g}")
     if "Traceback" in stderr and "dragon:" not in stderr:
         problems.append("stderr has a traceback")
+    for line in out.splitlines():
+        if line.startswith("left ") and Path(f"/proc/{line.split()[1]}").exists():
+            problems.append(f"process {line.split()[1]} of a rank lives on")
     problems += [f"left behind: {trace}" for trace in sorted(left_since(before, within_s=row.gone_within_s))]
     return [*problems, f"stdout was: {out}", f"stderr was: {stderr}"] if problems else []
 
@@ -259,10 +287,44 @@ ROWS = (
             "import subprocess\n"
             "subprocess.Popen(['sleep', '600'])\n"
             "subprocess.Popen(['sleep', '600'], start_new_session=True, stdout=subprocess.DEVNULL)\n"
-            "subprocess.Popen(['sh', '-c', 'sleep 600 & sleep 600 &'], start_new_session=True, env={})\n"
+            "subprocess.Popen(['sh', '-c', 'sleep 600 & echo left $!; sleep 600 & echo left $!'],"
+            " start_new_session=True, env={})\n"
         ),
         status=0,
         within_s=60,
+    ),
+    Row(
+        name="a rank leaves a child behind that writes on and on",
+        mpi=False,
+        program="import subprocess\nsay('fault')\nrank or print('left', subprocess.Popen(['yes']).pid, flush=True)",
+        status=0,
+        within_s=10,
+    ),
+    Row(
+        name="a rank is a shell script that is asked to end",
+        mpi=False,
+        program=_WRAPPED,
+        act=to_rankmap(signal.SIGTERM),
+        status=143,
+        prints=("asked",),
+    ),
+    Row(
+        name="the head hangs and a rank segfaults",
+        program=_WAIT,
+        act=stop_and_kill_a_rank(r"^\S+ -m rankmap\.runtime\.head"),
+        status=123,
+        says=(r"Dragon does not say how rank \d ended",),
+        within_s=25,
+    ),
+    Row(
+        name="SIGTERM to everything",
+        program=(
+            "def end(*_):\n time.sleep(1)\n say('saved')\n os._exit(0)\nsignal.signal(signal.SIGTERM, end)\n" + _WAIT
+        ),
+        act=signal_everything,
+        status=143,
+        says=("ended by SIGTERM",),
+        prints=("saved\nsaved",),
     ),
     Row(
         name="Ctrl-C",
@@ -315,7 +377,7 @@ ROWS = (
         program=_WAIT,
         act=kill_process(r"^\S+ \S+dragon -s "),
         status=123,
-        says=(r"the Dragon runtime ended under the job: (dragon|its Dragon runtime \(pid \d+\)) ended",),
+        says=("the Dragon runtime ended under the job: dragon ended",),
     ),
     Row(
         name="the head dies",

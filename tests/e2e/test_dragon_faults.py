@@ -29,16 +29,17 @@ PYTHON = sys.executable
 
 
 @pytest.fixture
-def swept() -> Iterator[None]:
-    """End and remove what the test leaves, which is Dragon's fault."""
+def swept() -> Iterator[list[int]]:
+    """Return a list for the pids of launchers; end and remove what these leave, which is Dragon's fault."""
     before = traces()
-    yield
+    launchers: list[int] = []
+    yield launchers
     for trace in traces() - before:
         if trace.startswith("process "):
             os.kill(int(trace.split()[1]), signal.SIGKILL)
-    for trace in traces() - before:
-        if trace.startswith(SHARED_MEMORY):
-            Path(trace).unlink(missing_ok=True)
+    for pid in launchers:  # Dragon names its pools so
+        for pool in Path(SHARED_MEMORY).glob(f"DD{pid % 1000:04d}*"):
+            pool.unlink()
 
 
 GROUP = """
@@ -136,14 +137,14 @@ def test_waiting_for_a_queue_does_not_wait_wrong_cpus_mean_all_and_a_host_is_loc
     assert "localhost" == facts["host"]
 
 
-@pytest.mark.usefixtures("swept")
-def test_a_killed_dragon_leaves_processes_and_files() -> None:
+def test_a_killed_dragon_leaves_processes_and_files(swept: list[int]) -> None:
     """SIGKILL of the launcher: its head lives on, and the pools stay in /dev/shm."""
     before = traces()
     with subprocess.Popen(
         [DRAGON, "-s", "/bin/sh", "-c", "echo up; exec sleep 600"], env=environment({}), stdout=subprocess.PIPE,
         process_group=0,
     ) as launcher:  # fmt: skip
+        swept.append(launcher.pid)
         assert launcher.stdout is not None
         assert b"up\n" == launcher.stdout.readline()
         launcher.kill()
@@ -153,13 +154,13 @@ def test_a_killed_dragon_leaves_processes_and_files() -> None:
     assert 4 <= sum(trace.startswith(SHARED_MEMORY) for trace in left)
 
 
-@pytest.mark.usefixtures("swept")
-def test_dragon_hangs_as_a_session_leader() -> None:
+def test_dragon_hangs_as_a_session_leader(swept: list[int]) -> None:
     """As it would be from cron or as the first process of a container."""
     launcher = subprocess.Popen(
         [DRAGON, "-s", "/bin/true"], env=environment({}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
+    swept.append(launcher.pid)
     try:
         with pytest.raises(subprocess.TimeoutExpired):
             launcher.wait(timeout=15)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import sysconfig
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.conftest import BIN, CHECKOUT, RANKMAP, Done, environment, run, traces
+from tests.e2e.conftest import BIN, CHECKOUT, RANKMAP, SHARED_MEMORY, Done, environment, run, traces
 from tests.e2e.rows import ROWS, Row, left_since, play
 
 if TYPE_CHECKING:
@@ -125,6 +127,74 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_slow_reader_gets_all_of_a_job_that_fails_too(status: int, tmp_path: Path) -> None:
+    """However long after the ranks' end it reads: nothing is thrown away for the sake of being over."""
+    program = f"import sys; sys.stdout.write('y' * 6_000_000); sys.stdout.flush(); sys.exit({status})"
+    launch = f"'{RANKMAP}' launch {' '.join(ONE)} --kill-grace 1 -- '{PYTHON}' -c \"{program}\" 2>{tmp_path}/err"
+    done = run("bash", "-c", f"{launch} | (sleep 30; wc -c); echo ${{PIPESTATUS[0]}}")
+    assert f"6000000\n{status}\n" == done.stdout
+
+
+def test_a_job_whose_stderr_cannot_be_written_keeps_its_status_and_report(tmp_path: Path) -> None:
+    """A terminal that is gone, a full disk: what can be said is the status, and it is."""
+    launch = f"'{RANKMAP}' launch {' '.join(ONE)} --report {tmp_path}/r.json -- sh -c 'exit 3'"
+    assert 3 == run("bash", "-c", f"{launch} 2>/dev/full").status
+    assert "match" == json.loads((tmp_path / "r.json").read_text())["verdict"]
+
+
+# -- the terminal -------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_at_a_terminal_ends_the_job() -> None:
+    """The terminal sends SIGINT to its foreground process group; the runtime is in another one."""
+    ours, theirs = os.openpty()
+    command = [RANKMAP, "launch", *ONE, "--", "sh", "-c", "trap 'echo asked; exit' TERM; echo up; sleep 600 & wait"]
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        with subprocess.Popen(
+            ["setsid", "--ctty", "--wait", *command], stdin=theirs, stdout=theirs, stderr=theirs, env=environment({})
+        ) as job:
+            os.close(theirs)
+            try:
+                assert b"up\r\n" == terminal.read(4)
+                os.write(ours, b"\x03")
+                assert 130 == job.wait(timeout=10)
+            finally:
+                job.kill()
+        said = b""
+        with suppress(OSError):  # the end of a terminal is an error
+            while data := terminal.read(4096):
+                said += data
+    assert b"asked" in said
+    assert b"rankmap: ended by SIGINT" in said
+
+
+def test_a_job_under_nohup_survives_the_hangup(tmp_path: Path) -> None:
+    """A signal that was ignored when rankmap was started stays ignored."""
+    command = ["nohup", RANKMAP, "launch", *ONE, "--", "sh", "-c", "echo up; sleep 3; echo done"]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment({}),
+        cwd=tmp_path,
+    ) as job:  # fmt: skip
+        assert job.stdout is not None
+        assert b"up\n" == job.stdout.readline()
+        job.send_signal(signal.SIGHUP)
+        assert b"done\n" == job.stdout.read()
+    assert 0 == job.returncode
+
+
+def test_temporary_files_may_be_in_shared_memory(rankmap: Rankmap) -> None:
+    """TMPDIR=/dev/shm, as on nodes without disks."""
+    assert 0 == rankmap(*TRUE, env={"TMPDIR": SHARED_MEMORY}).status
+
+
+def test_more_ranks_than_files_may_be_open_are_refused() -> None:
+    """Before anything is started."""
+    done = run("bash", "-c", f"ulimit -Hn 300; '{RANKMAP}' launch -n 64 --oversubscribe --pmi none -- true")
+    assert 122 == done.status
+    assert "64 ranks need up to 676 open files here, and the limit is 300" in done.stderr
 
 
 # -- a runtime that does not start --------------------------------------------------------------------------------

@@ -66,14 +66,14 @@ def test_a_service_that_ends_is_noticed_once(watched: Watched) -> None:
         watch.close()
 
 
-def test_a_service_that_has_ended_before_is_passed_over(watched: Watched) -> None:
-    """It was no process of the runtime any more when the ranks were let go."""
+def test_a_service_that_has_ended_before_is_reported_too(watched: Watched) -> None:
+    """It was there when the ranks were looked for, and nobody else would tell."""
     process = subprocess.Popen(["true"])
     process.wait(LIMIT_S)
     watch = watched.watch(process.pid)
     watched.turn()
     watch.close()
-    assert watched.ended == []
+    assert watched.ended == [process.pid]
 
 
 def test_a_watch_that_is_closed_notices_nothing_and_holds_nothing(watched: Watched) -> None:
