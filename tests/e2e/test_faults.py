@@ -129,13 +129,12 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-@pytest.mark.parametrize("status", [0, 3])
-def test_a_slow_reader_gets_all_of_a_job_that_fails_too(status: int, tmp_path: Path) -> None:
+def test_a_slow_reader_gets_all_of_a_job_that_fails_too(tmp_path: Path) -> None:
     """However long after the ranks' end it reads: nothing is thrown away for the sake of being over."""
-    program = f"import sys; sys.stdout.write('y' * 6_000_000); sys.stdout.flush(); sys.exit({status})"
+    program = "import sys; sys.stdout.write('y' * 6_000_000); sys.stdout.flush(); sys.exit(3)"
     launch = f"'{RANKMAP}' launch {' '.join(ONE)} --kill-grace 1 -- '{PYTHON}' -c \"{program}\" 2>{tmp_path}/err"
     done = run("bash", "-c", f"{launch} | (sleep 30; wc -c); echo ${{PIPESTATUS[0]}}")
-    assert f"6000000\n{status}\n" == done.stdout
+    assert "6000000\n3\n" == done.stdout
 
 
 def test_a_job_whose_stderr_cannot_be_written_keeps_its_status_and_report(tmp_path: Path) -> None:
@@ -192,7 +191,7 @@ def test_temporary_files_may_be_in_shared_memory(rankmap: Rankmap) -> None:
 
 def test_more_ranks_than_files_may_be_open_are_refused() -> None:
     """Before anything is started."""
-    done = run("bash", "-c", f"ulimit -Hn 300; '{RANKMAP}' launch -n 64 --oversubscribe --pmi none -- true")
+    done = run("bash", "-c", f"ulimit -n 300; '{RANKMAP}' launch -n 64 --oversubscribe --pmi none -- true")
     assert 122 == done.status
     assert "64 ranks need up to 676 open files here, and the limit is 300" in done.stderr
 
