@@ -22,10 +22,10 @@ __all__ = ["Checker"]
 
 # When running ranks are looked at: soon, and once more when their MPI library has made its threads.
 _LOOKS_S = (0.3, 2.0)
-# A thread counts as outside its place when it is there in so many looks in a row, so far apart: MPI_Init may move
-# its thread over all CPUs for a moment (hwloc's x86 back end reads CPUID on each).
-_LOOKS_TO_CONFIRM = 3
-_CONFIRM_S = 0.2
+# A thread counts as outside its place when it is in the same wrong place in the first look and after each of these
+# times: MPI_Init may move its thread over all CPUs for a moment (hwloc's x86 back end reads CPUID on each), which on
+# cores that others keep busy takes over a second.
+_CONFIRM_S = (0.2, 0.4, 0.8, 1.6, 3.2)
 _SHOWN_FINDINGS = 10
 
 
@@ -72,8 +72,8 @@ class Checker:
         for delay_s in _LOOKS_S if self._mode is not Verify.OFF else ():
             loop.call_after(delay_s, lambda: self._look(loop, ()))
 
-    def _look(self, loop: Loop, earlier: tuple[frozenset[int], ...]) -> None:
-        """Look at the threads of the ranks that run; ``earlier`` are the ranks found wrong in the looks before."""
+    def _look(self, loop: Loop, earlier: tuple[frozenset[tuple[int, str]], ...]) -> None:
+        """Look at the threads of the ranks that run; ``earlier`` is which were found where in the looks before."""
         before = [rank.seen for rank in self._ranks]
         for rank in self._ranks:
             if rank.seen is not None and not rank.ended:
@@ -81,13 +81,14 @@ class Checker:
         report = self.report()
         if report.verdict is not Verdict.MISMATCH:
             return
-        looks = (*earlier, frozenset(number for number, _ in report.errors()))
-        if len(looks) < _LOOKS_TO_CONFIRM:
+        looks = (*earlier, frozenset((number, finding.observed) for number, finding in report.errors()))
+        stayed = frozenset.intersection(*looks)
+        if stayed and len(looks) <= len(_CONFIRM_S):
             for rank, seen in zip(self._ranks, before, strict=True):  # not yet more than a suspicion
                 rank.seen = seen
-            loop.call_after(_CONFIRM_S, lambda: self._look(loop, looks))
+            loop.call_after(_CONFIRM_S[len(looks) - 1], lambda: self._look(loop, looks))
             return
-        wrong = frozenset.intersection(*looks)
+        wrong = {number for number, _ in stayed}
         for rank, seen in zip(self._ranks, before, strict=True):
             if rank.number not in wrong:  # a moment's excursion
                 rank.seen = seen

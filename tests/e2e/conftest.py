@@ -48,7 +48,13 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "TMPDIR": str(TEMPORARY), **extra}
 
 
-def run(*command: str, env: Mapping[str, str] | None = None, stdin: str = "", cwd: Path = CHECKOUT) -> Done:
+def run(
+    *command: str,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    cwd: Path = CHECKOUT,
+    limit_s: float = LIMIT_S,
+) -> Done:
     """Run a command to its end, outputs to files (a pipe could be held open by what it leaves behind)."""
     start_s = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as into:
@@ -61,7 +67,7 @@ def run(*command: str, env: Mapping[str, str] | None = None, stdin: str = "", cw
             stderr=err,
             env=environment(env or {}),
             cwd=cwd,
-            timeout=LIMIT_S,
+            timeout=limit_s,
             check=False,
         )
         seconds = time.monotonic() - start_s

@@ -361,9 +361,9 @@ ROWS = (
     Row(
         name="the time is over",
         program=_WAIT,
-        words=("--timeout", "6"),
+        words=("--timeout", "12"),
         status=124,
-        says=(rf"--timeout 6 s reached: ranks 0-1 still ran on {HOST}",),
+        says=(rf"--timeout 12 s reached: ranks 0-1 still ran on {HOST}",),
         within_s=10,
     ),
     Row(

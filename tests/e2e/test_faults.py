@@ -355,7 +355,7 @@ def test_thirty_launches_leave_no_more_than_one(tmp_path: Path) -> None:
     """Thirty in one runtime: the same descriptors, threads, processes, files, and within 2 MiB the same memory."""
     program, answer = tmp_path / "program.py", tmp_path / "answer.json"
     program.write_text(MANY)
-    done = run(str(BIN / "dragon"), "-s", str(program), str(answer))
+    done = run(str(BIN / "dragon"), "-s", str(program), str(answer), limit_s=300)
     assert 0 == done.status, done.stderr
     early, late = json.loads(answer.read_text())
     assert late.pop("MiB") <= early.pop("MiB") + 2
