@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rankmap.report import Report, Verdict
+from rankmap.cpuset import CpuSet
 from rankmap.runtime.job import Verify
-from rankmap.runtime.observer import threads_of
+from rankmap.runtime.observer import activity_of, threads_of
 from rankmap.verification import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rankmap.placement import Plan
+    from rankmap.report import Report
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.rank_process import RankProcess
     from rankmap.runtime.services import Service
@@ -23,10 +24,15 @@ __all__ = ["Checker"]
 # When running ranks are looked at: soon, and once more when their MPI library has made its threads.
 _LOOKS_S = (0.3, 2.0)
 # A thread counts as outside its place when it is in the same wrong place in the first look and after each of these
-# times: MPI_Init may move its thread over all CPUs for a moment (hwloc's x86 back end reads CPUID on each), which on
-# cores that others keep busy takes over a second.
+# times, and lives there: it sleeps, or it has run. MPI_Init may move its thread over all CPUs (hwloc's x86 back end
+# reads CPUID on each); on cores that others keep busy it waits there for its turn, for seconds.
 _CONFIRM_S = (0.2, 0.4, 0.8, 1.6, 3.2)
+_SLEEPS = "S"
+_HAS_RUN_TICKS = 2
 _SHOWN_FINDINGS = 10
+
+_Suspect = tuple[int, int, CpuSet]
+"""A rank, one of its threads, and the CPUs outside the rank's own that this was found on."""
 
 
 class Checker:
@@ -70,29 +76,39 @@ class Checker:
     def look_later(self, loop: Loop) -> None:
         """Have the running ranks looked at when it is time."""
         for delay_s in _LOOKS_S if self._mode is not Verify.OFF else ():
-            loop.call_after(delay_s, lambda: self._look(loop, ()))
+            loop.call_after(delay_s, lambda: self._look(loop, 0, {}))
 
-    def _look(self, loop: Loop, earlier: tuple[frozenset[tuple[int, str]], ...]) -> None:
-        """Look at the threads of the ranks that run; ``earlier`` is which were found where in the looks before."""
-        before = [rank.seen for rank in self._ranks]
+    def _look(self, loop: Loop, n_before: int, before: Mapping[_Suspect, tuple[int, int]]) -> None:
+        """Look at the threads of the ranks that run.
+
+        Args:
+            loop: Where to look again.
+            n_before: How many looks were made because of a suspicion.
+            before: In how many of them each suspect lived in the wrong place, and how many ticks it had run by then.
+        """
+        seen = {rank.number: rank.seen for rank in self._ranks if rank.seen is not None and not rank.ended}
+        looked = {number: replace(one, threads=threads_of(one.pid) or one.threads) for number, one in seen.items()}
+        suspects: dict[_Suspect, tuple[int, int]] = {}
+        for number, one in looked.items():
+            allowed = self._plan.rank(number).cpus
+            for thread in one.threads if allowed is not None else ():
+                if allowed is not None and not thread.cpus.issubset(allowed):
+                    state, ticks = activity_of(one.pid, thread.tid)
+                    suspect = number, thread.tid, thread.cpus
+                    n_lived, ticks_then = before.get(suspect, (0, ticks))
+                    lives = state == _SLEEPS or ticks - ticks_then >= _HAS_RUN_TICKS
+                    suspects[suspect] = (n_lived + 1, ticks) if lives else (n_lived, ticks_then)
+        guilty = {number for (number, _, _), (n_lived, _) in suspects.items() if n_lived > len(_CONFIRM_S)}
+        doubtful = {number for number, _, _ in suspects} - guilty
         for rank in self._ranks:
-            if rank.seen is not None and not rank.ended:
-                rank.seen = replace(rank.seen, threads=threads_of(rank.seen.pid) or rank.seen.threads)
-        report = self.report()
-        if report.verdict is not Verdict.MISMATCH:
-            return
-        looks = (*earlier, frozenset((number, finding.observed) for number, finding in report.errors()))
-        stayed = frozenset.intersection(*looks)
-        if stayed and len(looks) <= len(_CONFIRM_S):
-            for rank, seen in zip(self._ranks, before, strict=True):  # not yet more than a suspicion
-                rank.seen = seen
-            loop.call_after(_CONFIRM_S[len(looks) - 1], lambda: self._look(loop, looks))
-            return
-        wrong = {number for number, _ in stayed}
-        for rank, seen in zip(self._ranks, before, strict=True):
-            if rank.number not in wrong:  # a moment's excursion
-                rank.seen = seen
-        self._judge(self.report())
+            if rank.number in looked and rank.number not in doubtful:
+                rank.seen = looked[rank.number]
+        if guilty:
+            self._judge(self.report())
+        stayed = {suspect: known for suspect, known in suspects.items() if n_before == 0 or suspect in before}
+        if doubtful and stayed:
+            delay_s = _CONFIRM_S[min(n_before, len(_CONFIRM_S) - 1)]
+            loop.call_after(delay_s, lambda: self._look(loop, n_before + 1, stayed))
 
     def _judge(self, report: Report) -> None:
         lines = [

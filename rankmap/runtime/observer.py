@@ -7,7 +7,7 @@ from pathlib import Path
 from rankmap.cpuset import CpuSet
 from rankmap.observe import ThreadObservation
 
-__all__ = ["threads_of"]
+__all__ = ["activity_of", "threads_of"]
 
 _FIELD = "Cpus_allowed_list:"
 
@@ -33,3 +33,16 @@ def threads_of(pid: int, *, proc: Path = Path("/proc")) -> tuple[ThreadObservati
         if cpus is not None:
             threads.append(ThreadObservation(tid=tid, cpus=CpuSet.parse(cpus.strip())))
     return tuple(threads)
+
+
+def activity_of(pid: int, tid: int, *, proc: Path = Path("/proc")) -> tuple[str, int]:
+    """Return a thread's state and the clock ticks that it has run for; "X" and 0 when it has ended.
+
+    Source: proc_pid_stat(5), fields 3 (state), 14 (utime) and 15 (stime).
+    """
+    try:
+        stat = (proc / str(pid) / "task" / str(tid) / "stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X", 0
+    fields = stat.rpartition(b")")[2].split()
+    return fields[0].decode(), int(fields[11]) + int(fields[12])

@@ -248,7 +248,7 @@ class Session:
             with suppress(subprocess.TimeoutExpired):
                 self.keeper.wait(timeout=0.05)
         self.link.close()
-        if self.keeper.returncode != 0:  # it was killed, or could not end something: its work is ours
+        if self.keeper.returncode != 0 or self._ours():  # it was killed, or had not the time: its work is ours
             end_processes(self._ours, self._shared_memory, reap=self._reap)
         assert self.keeper.stdout is not None  # noqa: S101
         self.keeper.stdout.close()

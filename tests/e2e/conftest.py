@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -24,6 +25,9 @@ BIN = Path(sys.executable).parent
 RANKMAP = str(BIN / "rankmap")
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - looked at, nothing is made there
 LIMIT_S = 120.0
+# Where the tests run under nohup or in the background of a script, these are ignored, and so they would be in rankmap.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 TEMPORARY = Path(tempfile.mkdtemp(prefix="rankmap-e2e-"))
 atexit.register(shutil.rmtree, TEMPORARY, ignore_errors=True)
 

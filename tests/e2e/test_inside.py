@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.conftest import BIN, CHECKOUT, RANKMAP, run
+from tests.e2e.conftest import BIN, CHECKOUT, RANKMAP, TEMPORARY, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,13 +133,15 @@ def test_a_command_that_is_killed_takes_its_ranks_with_it(tmp_path: Path) -> Non
         "    found = []\n"
         "    for pid in filter(str.isdigit, os.listdir('/proc')):\n"
         "        try:\n"
-        "            found += [pid] * (b'RANKMAP_JOB=' in open(f'/proc/{pid}/environ', 'rb').read())\n"
+        "            environ = open(f'/proc/{pid}/environ', 'rb').read()\n"
         "        except OSError:\n"
-        "            pass\n"
+        "            continue\n"
+        f"        if b'RANKMAP_JOB=' in environ and {os.fsencode(TEMPORARY)!r} in environ:\n"
+        "            found.append(pid)\n"
         "    return found\n"
         "end = time.monotonic() + 30\n"
-        "while len(ours()) < 2 and time.monotonic() < end: time.sleep(0.1)\n"
-        "assert len(ours()) == 2, ours()\n"
+        "while len(ours()) < 3 and time.monotonic() < end: time.sleep(0.1)\n"
+        "assert len(ours()) == 3, ours()  # the head, the rank, its child\n"
         "job.kill()\n"
         "job.wait()\n"
         "while ours() and time.monotonic() < end: time.sleep(0.1)\n"

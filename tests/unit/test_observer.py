@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.observe import ThreadObservation
-from rankmap.runtime.observer import threads_of
+from rankmap.runtime.observer import activity_of, threads_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,3 +52,16 @@ def test_threads_come_by_number_and_those_that_end_meanwhile_are_left_out(tmp_pa
         ThreadObservation(tid=10, cpus=CpuSet.parse("0-1,64")),
     )
     assert threads_of(8, proc=tmp_path) == ()
+
+
+def test_a_thread_that_computes_is_told_from_one_that_sleeps() -> None:
+    """By its state and the clock ticks that it has run for."""
+    before = activity_of(os.getpid(), threading.get_native_id())
+    while (now := activity_of(os.getpid(), threading.get_native_id()))[1] == before[1]:
+        pass
+    assert ("R", True) == (now[0], now[1] > before[1])
+    with subprocess.Popen(["sleep", "60"]) as process:
+        while activity_of(process.pid, process.pid)[0] != "S":
+            pass
+        process.kill()
+    assert ("X", 0) == activity_of(process.pid, process.pid)
