@@ -69,7 +69,8 @@ def group(tmp_path: Path, env: Mapping[str, str], *command: str) -> str:
     """Run two PMIx ranks of this command under bare Dragon, for a while; return what it prints."""
     program = tmp_path / "group.py"
     program.write_text(GROUP)
-    return run(DRAGON, "-s", str(program), *command, env=env, cwd=tmp_path).stdout
+    # Dragon's PMIx server leaves directories in TMPDIR.
+    return run(DRAGON, "-s", str(program), *command, env={**env, "TMPDIR": str(tmp_path)}, cwd=tmp_path).stdout
 
 
 def test_two_runtimes_name_their_jobs_the_same(libpmix: Mapping[str, str], tmp_path: Path) -> None:
