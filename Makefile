@@ -1,11 +1,12 @@
 # Everything runs in .venv, which the first target that needs it makes; nothing has to be activated.
 
 PYTHON ?= python3
+MINUTES ?= 30
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e check bench fmt golden-update dist clean
+.PHONY: help demo test e2e check bench chaos fmt golden-update dist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,9 @@ check: .venv/.dev-installed ## lint, format, types, direction of imports
 bench: .venv/.dev-installed ## measure against mpirun and bare Dragon
 	$(MAKE) -C mpi_examples
 	$(BIN)/python scripts/bench.py
+
+chaos: .venv/.dev-installed ## play faults at random for MINUTES (30), and check that each job ends as it has to
+	$(BIN)/python scripts/chaos.py --minutes $(MINUTES)
 
 fmt: .venv/.dev-installed ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix

@@ -4,7 +4,7 @@ The faults are those of tests/e2e/rows.py, each with the status, the words and t
 Nothing may be left of a job, and a bystander (another job of ours that runs all the while, a file in /dev/shm, a
 process with dragon in its name) must not notice anything.
 
-    python scripts/chaos.py --minutes 30
+    make chaos MINUTES=30
 """
 
 from __future__ import annotations
