@@ -364,7 +364,7 @@ ROWS = (
         words=("--timeout", "12"),
         status=124,
         says=(rf"--timeout 12 s reached: ranks 0-1 still ran on {HOST}",),
-        within_s=10,
+        within_s=20,
     ),
     Row(
         name="stdout is closed early",
