@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from dataclasses import asdict
@@ -69,7 +70,7 @@ class Head:
                         # A runtime of our own ends with this process and needs no tidying; closing the group in it
                         # took 1 s, and over a minute on a machine whose cores are all busy.
                         if self.group is not None and self.runtime_stays:
-                            self.group.close()
+                            self.close(self.group)
                         return
                     case other:
                         msg = f"the head does not know the message {other!r}"
@@ -88,6 +89,15 @@ class Head:
                 self.group.kill()
             return [{"kind": "finish"}]
         return messages
+
+    def close(self, group: Group) -> None:
+        """Close the group of ranks; when nobody waits for us any more, only as long as it takes to be polite."""
+        if not self.abandoned:
+            group.close()
+            return
+        closing = threading.Thread(target=group.close, name="rankmap-close", daemon=True)
+        closing.start()
+        closing.join(_SWEEP_S)
 
     def start(self, message: Message) -> None:
         """Start the ranks."""
@@ -138,6 +148,7 @@ def main(socket_path: str, job: str = "") -> int:
     if head.abandoned and job:
         end_all(lambda: carrying(JOB_VARIABLE, job), timeout_s=_SWEEP_S)
         remove_directories(Path(socket_path).parent)
+        os._exit(1)  # Dragon may still be closing the group, in a thread that cannot be ended
     return 1 if trouble else 0
 
 
