@@ -313,7 +313,7 @@ def test_it_works_where_the_kernel_has_no_more_inotify_instances(segment: Path) 
 def test_a_command_that_cannot_be_started_leaves_no_directories() -> None:
     """The supervisor reads why."""
     with keeper("/no/such/dragon") as kept:
-        assert "No such file or directory: '/no/such/dragon'" in "\n".join(kept.lines.rest())
+        assert "/no/such/dragon cannot be started: No such file or directory" in "\n".join(kept.lines.rest())
         assert kept.process.wait(LIMIT_S) == 1
         assert kept.hear_link() == ""
         assert not kept.control.path.exists()

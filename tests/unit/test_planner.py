@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from dataclasses import replace
 
 import pytest
@@ -252,16 +251,12 @@ def test_every_suggestion_fits() -> None:
                 assert plan(nodes, near).n_ranks
 
 
-def test_a_large_machine_is_planned_at_once() -> None:
-    """65,536 ranks on equal nodes cost one layout: some milliseconds, and a short file."""
+def test_a_large_machine_costs_one_layout() -> None:
+    """65,536 ranks on equal nodes are 64 local ranks and one row of the file."""
     nodes = allocation(*[made([[8] * 4] * 2, smt=2, number=interleaved(64))] * 1024)
-    spec = LayoutSpec(ranks_per_node=64)
-    plan(nodes, spec)
 
-    start = time.process_time()
-    big = plan(nodes, spec)
-    seconds = time.process_time() - start
+    big = plan(nodes, LayoutSpec(ranks_per_node=64))
 
     assert big.n_ranks == 65536
-    assert seconds < 0.05  # 5 ms on a quiet machine; a plan that costs by ranks takes a second
+    assert [64] == [len(layout.ranks) for layout in big.layouts]
     assert len(big.to_json()) < 65536

@@ -16,6 +16,7 @@ import pytest
 
 from rankmap.errors import RuntimeUnusableError
 from rankmap.runtime.libpmix import Libpmix
+from rankmap.runtime.processes import descendants
 from rankmap.runtime.session import (
     ControlDirectory,
     Session,
@@ -59,9 +60,9 @@ def test_the_control_directory_is_private_and_goes_with_all_in_it(control: Contr
 
 
 def test_the_job_has_a_directory_in_shared_memory_that_goes_with_it(control: ControlDirectory) -> None:
-    """By the same name, as private, and removed with what the MPI library has left in it."""
+    """As private, and removed with what the MPI library has left in it."""
     made = control.shared_memory
-    assert made == Path("/dev/shm") / control.path.name  # noqa: S108 - where it has to be
+    assert made == Path("/dev/shm") / f"{control.path.name}.mpi"  # noqa: S108 - where it has to be
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
     (made / "sm_segment.0").touch()
     control.remove()
@@ -169,7 +170,7 @@ def test_what_the_keeper_says_on_the_link(session: tuple[Session, socket.socket]
     assert {"DD1", "DD2", "DD3"} == ours._shared_memory.ours
     ours._shared_memory.ours.clear()
     theirs.close()
-    assert ours.read_link() == f"rankmap's keeper (pid {ours.keeper.pid}) was killed"
+    assert ours.read_link() == f"rankmap's keeper (pid {ours.keeper.pid}) ended"
 
 
 def test_dragons_words_come_by_lines_and_the_last_are_kept(session: tuple[Session, socket.socket]) -> None:
@@ -207,6 +208,7 @@ def test_what_was_below_us_before_is_not_ours_to_end() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, child("sh", "-c", "sleep 60 & echo up; wait") as before, child("sleep", "60") as keeper:
         before.hear()
-        session = Session(keeper.process, ours)
+        there = frozenset(found for found in descendants(os.getpid()) if found.pid != keeper.pid)
+        session = Session(keeper.process, ours, there)
         with child("sleep", "60") as after:
             assert {keeper.pid, after.pid} == {found.pid for found in session._ours()}
