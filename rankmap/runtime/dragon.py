@@ -44,6 +44,7 @@ _SHIM = Path(__file__).with_name("shim.py")
 _CLOSE_PATIENCE_S = 60.0
 _HANDSHAKE_S = 1.0
 _ALONE_S = 60.0
+_KEPT: list[object] = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +71,10 @@ def connect() -> None:
     What a Dragon process starts by itself (a shell script under ``dragon`` each of its commands) has the identity of
     its parent. Dragon sends each identity one handshake, for which the second to connect would wait for ever.
     """
-    if api_setup._INFRASTRUCTURE_CONNECTED:  # noqa: SLF001 - the public calls connect by themselves, and hang
-        return
-    answers = api_setup._connect_gs_return()  # noqa: SLF001
+    if api_setup._INFRASTRUCTURE_CONNECTED or os.getppid() == os.getpgid(0):  # noqa: SLF001
+        return  # connected, or started by Dragon itself: then the public calls connect by themselves
+    answers = api_setup._connect_gs_return()  # noqa: SLF001 - there is no public way to look before one leaps
+    _KEPT.append(answers)  # its end would take the connection's own queue with it
     deadline_s = time.monotonic() + _HANDSHAKE_S
     while not (there := answers.poll(0)) and time.monotonic() < deadline_s:
         time.sleep(_HANDSHAKE_S / 100)
