@@ -348,6 +348,7 @@ for _ in range(30):
     seen.append(used())
 with open(sys.argv[1], "w") as file:
     json.dump([seen[1], seen[-1]], file)
+os._exit(0)  # after so many launches the interpreter's own end hangs: open, docs/design/0005
 """
 
 
