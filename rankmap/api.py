@@ -13,7 +13,7 @@ from rankmap.cpuset import CpuSet
 from rankmap.discovery.machine import load_all, this_host, this_host_allocation
 from rankmap.errors import PlacementError, RuntimeUnusableError, UsageError
 from rankmap.layout import LayoutSpec
-from rankmap.runtime.job import JobResult, OutputOptions, Pmi, Verify
+from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
 from rankmap.runtime.live import live_allocation
 from rankmap.runtime.session import in_runtime
@@ -101,6 +101,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
     stdin_rank: int | None = None,
     timeout_s: float | None = None,
     kill_grace_s: float = 10.0,
+    start_timeout_s: float = START_TIMEOUT_S,
 ) -> JobResult:
     """Run the application as planned, inside the Dragon runtime around this process, and return how it ended.
 
@@ -116,6 +117,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
         stdin_rank: The rank that reads this process's standard input; None: no rank does.
         timeout_s: When the job is ended; None is never.
         kill_grace_s: How long the other ranks may go on after one has failed with an exit status.
+        start_timeout_s: How long the job's first process in the runtime may take to start.
 
     Raises:
         RankmapError: This process is in no runtime, or the job was refused before it started. Once it has started,
@@ -138,6 +140,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
             stdin_rank=stdin_rank,
             timeout_s=timeout_s,
             kill_grace_s=kill_grace_s,
+            start_timeout_s=start_timeout_s,
         ),
         environ=os.environ,
         say=lambda _text: None,

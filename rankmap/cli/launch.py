@@ -16,7 +16,7 @@ from rankmap.errors import RankmapError, UsageError
 from rankmap.exporters.report import table
 from rankmap.planner import plan
 from rankmap.runtime.inside import wait_until_read
-from rankmap.runtime.job import JobResult, OutputOptions, Pmi, Verify
+from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
 from rankmap.runtime.rank_output import require_writable
 from rankmap.runtime.session import in_runtime
@@ -116,6 +116,15 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
     help="How long the others may go on after a rank has exited with a status other than 0.",
 )
 @click.option(
+    "--start-timeout",
+    "start_timeout_s",
+    type=_Duration(),
+    default=f"{START_TIMEOUT_S:.0f}",
+    show_default=True,
+    metavar="TIME",
+    help="How long the Dragon runtime may take to start; status 122 after that.",
+)
+@click.option(
     "--pmi",
     type=click.Choice([str(pmi) for pmi in Pmi]),
     default="auto",
@@ -140,6 +149,7 @@ def launch(  # noqa: PLR0913 - one argument per option
     cwd: Path | None,
     timeout_s: float | None,
     kill_grace_s: float,
+    start_timeout_s: float,
     pmi: str,
     verbose: bool,
     command: tuple[str, ...],
@@ -161,6 +171,7 @@ def launch(  # noqa: PLR0913 - one argument per option
         stdin_rank=_stdin_rank(stdin_rank),
         timeout_s=timeout_s,
         kill_grace_s=kill_grace_s,
+        start_timeout_s=start_timeout_s,
         verbose=verbose,
     )
     _check_writable(report_file)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["InsideSession", "launcher_descriptors", "require_libpmix", "wait_until_read"]
 
 _END_GRACE_S = 5.0
+_PAUSE_S = 0.02
 _FIONREAD = 0x541B
 _PIDFD_GETFD = 438  # the same number on every architecture since Linux 5.6
 _CHECK_TIMEOUT_S = 20.0
@@ -42,6 +43,7 @@ class InsideSession:
     def __init__(self, job: str) -> None:
         self._job = job
         self._runtime = os.getpgid(0)
+        self._services: set[int] = set()
         self.output_descriptors = launcher_descriptors()
 
     @classmethod
@@ -55,8 +57,8 @@ class InsideSession:
 
     def services(self, ranks: Collection[int]) -> list[int]:
         """Return the pids of the runtime itself and of what it started for this job, ranks excluded."""
-        ours = {process.pid for process in carrying(JOB_VARIABLE, self._job)} - set(ranks)
-        return sorted(ours | {self._runtime})
+        self._services = {process.pid for process in self._ours()} - set(ranks) | {self._runtime}
+        return sorted(self._services)
 
     def log_tail(self) -> str:
         """Return nothing: what Dragon says goes to whoever started the runtime."""
@@ -68,7 +70,7 @@ class InsideSession:
 
     def left_by_ranks(self, services: Collection[int]) -> list[Found]:
         """Return what belongs to the job and is no service: when the ranks have ended, what they have left."""
-        return [process for process in carrying(JOB_VARIABLE, self._job) if process.pid not in services]
+        return [process for process in self._ours() if process.pid not in services]
 
     def release(self) -> None:
         """Give back the launcher's descriptors, now that all output was written."""
@@ -77,21 +79,30 @@ class InsideSession:
                 os.close(descriptor)
 
     def end(self, *, head_pid: int, hurry: Callable[[], bool]) -> list[int]:
-        """Return when the head is gone, ended by force if need be, and what the ranks have left behind.
+        """Return when nothing of the job is left; the runtime and all else in it stay.
 
-        The runtime and all else in it stay. Returns the pids of what cannot be killed.
+        What Dragon started for the job gets its time to end by itself: a process that is killed while it talks to
+        global services takes a place in their queue with it, and when all are gone every request waits for ever.
+
+        Args:
+            head_pid: The head's pid; 0 ends everything by force.
+            hurry: Whether it has to be by force after all, asked again and again.
+
+        Returns the pids of what cannot be killed.
         """
-        del hurry  # it takes a moment only
-        for number in (signal.SIGTERM, signal.SIGKILL) if head_pid else ():
+        for number in (None, signal.SIGTERM) if head_pid else ():
             deadline_s = time.monotonic() + _END_GRACE_S
-            while (head := self._ours(head_pid)) and time.monotonic() < deadline_s:
+            if number is not None and (head := next((p for p in self._ours() if p.pid == head_pid), None)):
                 send_signal(head, number)
-                time.sleep(0.02)
-        end_all(lambda: carrying(JOB_VARIABLE, self._job), timeout_s=_END_GRACE_S)
-        return [process.pid for process in carrying(JOB_VARIABLE, self._job)]
+            while self._ours() and time.monotonic() < deadline_s and not hurry():
+                for process in self.left_by_ranks(self._services):
+                    send_signal(process, signal.SIGKILL)
+                time.sleep(_PAUSE_S)
+        end_all(self._ours, timeout_s=_END_GRACE_S)
+        return [process.pid for process in self._ours()]
 
-    def _ours(self, pid: int) -> Found | None:
-        return next((process for process in carrying(JOB_VARIABLE, self._job) if process.pid == pid), None)
+    def _ours(self) -> list[Found]:
+        return carrying(JOB_VARIABLE, self._job)
 
 
 def require_libpmix(libpmix: Libpmix, *, environ: Mapping[str, str]) -> None:

@@ -16,11 +16,23 @@ if TYPE_CHECKING:
     from rankmap.runtime.application import Application
     from rankmap.topology import Allocation, NodeTopology
 
-__all__ = ["MISMATCH_STATUS", "TIMEOUT_STATUS", "JobRequest", "JobResult", "OutputOptions", "Pmi", "Verify"]
+__all__ = [
+    "MISMATCH_STATUS",
+    "START_TIMEOUT_S",
+    "TIMEOUT_STATUS",
+    "JobRequest",
+    "JobResult",
+    "OutputOptions",
+    "Pmi",
+    "Verify",
+]
 
 # Statuses of jobs that have run, beside those of errors.py and the application's own.
 TIMEOUT_STATUS = 124
 MISMATCH_STATUS = 125
+
+# What the Dragon runtime takes to start: 2 to 3 s on a host of its own, 15 s on one that is busy.
+START_TIMEOUT_S = 50.0
 
 
 class Verify(StrEnum):
@@ -70,6 +82,7 @@ class JobRequest:
         stdin_rank: The rank that gets the caller's standard input; None: no rank does.
         timeout_s: When the job is ended; None is never.
         kill_grace_s: How long other ranks may go on after one has failed with an exit status.
+        start_timeout_s: How long the runtime and the job's first process in it may take to start.
         verbose: Whether Dragon's own output is passed on to stderr.
     """
 
@@ -85,6 +98,7 @@ class JobRequest:
     stdin_rank: int | None = None
     timeout_s: float | None = None
     kill_grace_s: float = 10.0
+    start_timeout_s: float = START_TIMEOUT_S
     verbose: bool = False
 
 

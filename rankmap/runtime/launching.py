@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.runtime import application, mpi_library
 from rankmap.runtime.inside import InsideSession, require_libpmix
-from rankmap.runtime.job import JobRequest, JobResult, OutputOptions, Pmi, Verify
+from rankmap.runtime.job import START_TIMEOUT_S, JobRequest, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.libpmix import find_libpmix
 from rankmap.runtime.processes import require_pidfd
 from rankmap.runtime.rank_output import prepare_directory, require_descriptors
@@ -55,6 +55,7 @@ class LaunchOptions:
     stdin_rank: int | None = None
     timeout_s: float | None = None
     kill_grace_s: float = 10.0
+    start_timeout_s: float = START_TIMEOUT_S
     verbose: bool = False
 
 
@@ -130,6 +131,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             stdin_rank=options.stdin_rank,
             timeout_s=options.timeout_s,
             kill_grace_s=options.kill_grace_s,
+            start_timeout_s=options.start_timeout_s,
             verbose=options.verbose,
         )
         return Supervisor(request, control, start).run()

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Supervisor"]
 
-_HEAD_TIMEOUT_S = 50.0
 _SHIMS_TIMEOUT_S = 120.0
 _OUTPUT_GRACE_S = 2.0
 _SEND_TIMEOUT_S = 10.0
 _INTERRUPT_S = 4.0
 _SIGNAL_WAIT_S = 0.3
 _FINISH_TIMEOUT_S = 60.0
+_SLOW_START_HINT = "--start-timeout TIME waits longer; -v shows what Dragon says meanwhile"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -87,7 +87,7 @@ class Supervisor:
             if isinstance(self.session, Session):
                 self.loop.call_when_readable(self.session, self._on_log)
                 self.loop.call_when_readable(self.session.link, self._on_keeper)
-            self.loop.call_after(_HEAD_TIMEOUT_S, self._check_head_came)
+            self.loop.call_after(self.request.start_timeout_s, self._check_head_came)
             if self.request.timeout_s is not None:
                 self.loop.call_after(self.request.timeout_s, self._on_timeout)
             while not self.done:
@@ -172,9 +172,10 @@ class Supervisor:
 
     def _check_head_came(self) -> None:
         if self.plan is None:
-            reason = f"the Dragon runtime was not ready after {_HEAD_TIMEOUT_S:.0f} s" + self._session.log_tail()
+            waited_s = f"{self.request.start_timeout_s:g} s"
+            reason = f"the Dragon runtime was not ready after {waited_s}" + self._session.log_tail()
             self.by_force = True
-            self._end(Outcome(status=RuntimeUnusableError.exit_status, reason=reason))
+            self._end(Outcome(status=RuntimeUnusableError.exit_status, reason=reason, hint=_SLOW_START_HINT))
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(BlockingIOError):

@@ -102,6 +102,48 @@ def test_the_second_command_of_a_script_hangs(tmp_path: Path) -> None:
     assert "connect_to_infrastructure" in done.stderr
 
 
+KILLING = """
+import faulthandler, os, signal, sys, time
+from dragon.globalservices import process
+from dragon.native.process import Popen, Process
+
+def ask():
+    print(os.getpid(), flush=True)
+    while True:
+        process.get_list()
+
+if __name__ == "__main__":
+    for number in range(40):
+        faulthandler.dump_traceback_later(8, exit=True, file=sys.stdout)
+        asking = Process(target=ask, stdout=Popen.PIPE)
+        asking.start()
+        pid = int(asking.stdout_conn.recv())
+        time.sleep(0.1 + 0.003 * number)  # into another moment of a request each time
+        os.kill(pid, signal.SIGKILL)
+        asking.join()
+    print("none hangs", flush=True)
+"""
+
+
+def test_killing_processes_that_ask_global_services_hangs_all_who_ask(tmp_path: Path, swept: list[int]) -> None:
+    """Each takes a place in the queue of requests with it."""
+    (tmp_path / "killing.py").write_text(KILLING)
+    with subprocess.Popen(
+        [DRAGON, "-s", str(tmp_path / "killing.py")], env=environment({}), stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, process_group=0, text=True,
+    ) as launcher:  # fmt: skip
+        swept.append(launcher.pid)
+        assert launcher.stdout is not None
+        waiting_in = []
+        for line in launcher.stdout:
+            waiting_in.append(line)
+            if "<module>" in line or "none hangs" in line:
+                break
+        launcher.kill()
+        launcher.stdout.close()
+    assert "in gs_request" in "".join(waiting_in)
+
+
 FACTS = """
 import json, os, sys, time
 from dragon.infrastructure.policy import Policy

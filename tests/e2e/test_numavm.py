@@ -29,13 +29,14 @@ pytestmark = pytest.mark.rig
 CHECKOUT = Path(__file__).parents[2]
 NUMAVM = str(CHECKOUT / "tests" / "rig" / "numavm.sh")
 VM_LIMIT_S = 600
+START_LIMIT_S = 400  # the guest is emulated: Dragon takes a minute to start there, more on a slow machine
 N_RANKS = 8
 DOMAIN_OF_CPU = {cpu: cpu % 8 // 2 for cpu in range(16)}  # core i is CPUs i and i+8, two cores a domain
 
 GUEST_SCRIPT = """
 export PYTHONPATH=$PWD
 ls -A . /dev/shm /tmp >{out}/before
-python -m rankmap launch -n {n_ranks} --report $PWD/{out}/report.json -- \
+python -m rankmap launch -n {n_ranks} --start-timeout {start_s} --report $PWD/{out}/report.json -- \
     python mpi_examples/hello_affinity.py --pages >{out}/stdout 2>{out}/stderr
 echo $? >{out}/status
 ls -A . /dev/shm /tmp >{out}/after
@@ -114,7 +115,7 @@ def launch() -> Iterator[Launch]:
     subprocess.run([NUMAVM, "build"], env=environment, check=True)
     folder = Path(tempfile.mkdtemp(prefix=".e2e-", dir=CHECKOUT))
     try:
-        script = GUEST_SCRIPT.format(out=shlex.quote(folder.name), n_ranks=N_RANKS)
+        script = GUEST_SCRIPT.format(out=shlex.quote(folder.name), n_ranks=N_RANKS, start_s=START_LIMIT_S)
         command = [NUMAVM, "run", "--smt-far", "--share", f"{CHECKOUT}", "--timeout", f"{VM_LIMIT_S}", "--", script]
         guest = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         texts = {file.name: file.read_text() for file in folder.iterdir()}
