@@ -74,6 +74,9 @@ def main(args: Sequence[str] | None = None) -> None:
         status = rankmap.main(args=args, prog_name="rankmap", standalone_mode=False)
     except RankmapError as error:
         status = _complain(error.message, error.hint, error.exit_status)
+    except click.exceptions.NoArgsIsHelpError as error:  # its message is the whole help
+        click.echo(error.format_message(), err=True)
+        status = error.exit_code
     except click.ClickException as error:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "rankmap"
         status = _complain(error.format_message(), f"`{path} --help` shows what there is", error.exit_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,8 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
     default="10",
     show_default=True,
     metavar="TIME",
-    help="How long the others may go on after a rank has exited with a status other than 0.",
+    help="How long the others may go on after a rank has exited with a status other than 0; those that are still in "
+    "MPI then, 2 seconds.",
 )
 @click.option(
     "--start-timeout",
@@ -200,7 +202,7 @@ def _tell(result: JobResult, *, verify: Verify, report_bindings: bool, verbose: 
         _say(result.reason)
     if result.hint:
         click.echo(f"  {result.hint}", err=True)
-    if result.report is None or result.plan is None:
+    if result.report is None or result.plan is None or _nobody_listens(result):
         return
     if report_bindings:
         click.echo(table(result.report), err=True)
@@ -208,6 +210,11 @@ def _tell(result: JobResult, *, verify: Verify, report_bindings: bool, verbose: 
         for note in result.plan.notes:
             _say(f"note: {note}")
     _say(result.report.summary() if verify is not Verify.OFF else "placement: not verified (--verify off)")
+
+
+def _nobody_listens(result: JobResult) -> bool:
+    """Return whether the job ended because the reader of its output has had enough, of which nothing is said."""
+    return result.status == 128 + signal.SIGPIPE and not result.reason
 
 
 def _write_report(report: Report | None, path: Path) -> int:

@@ -38,8 +38,8 @@ __all__ = ["plan"]
 def plan(*, spec: LayoutSpec, machine: tuple[str, ...], form: str, output: Path | None) -> None:
     """Show where the ranks would go, without starting anything.
 
-    Nothing asked is one rank per usable core. Without --machine the ranks are planned for this host, on the CPUs
-    that this process may use.
+    Nothing asked is one rank per usable core. Without --machine the ranks are planned for the Dragon runtime around
+    this command, or for this host, on the CPUs that this process may use.
     """
     allocation = machines.load_all(machine, environ=os.environ) if machine else discover()
     made = make_plan(allocation, spec)

@@ -14,7 +14,7 @@ from rankmap.errors import RankmapError
 from rankmap.runtime import application, mpi_library
 from rankmap.runtime.libpmix import find_libpmix
 from rankmap.runtime.session import dragon_command, in_runtime
-from rankmap.runtime.shared_memory import require_room, room
+from rankmap.runtime.shared_memory import gib, require_room, room_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,12 +118,14 @@ def _pmix_and_mpi(argv: Sequence[str], environ: Mapping[str, str]) -> list[Check
 
 
 def _shared_memory(environ: Mapping[str, str]) -> Check:
+    if in_runtime(environ):  # it has what it needs of it already
+        return Check(what="shared memory", state=State.OK, found="the runtime around this shell has its own")
     try:
         require_room(environ)
     except RankmapError as error:
         return _failed("shared memory", error)
-    free, total, _ = room(environ)
-    found = f"/dev/shm: {free / (1 << 30):.1f} GiB free of {total / (1 << 30):.1f} GiB"  # noqa: S108 - words
+    free_bytes, total_bytes, _ = room_bytes(environ)
+    found = f"/dev/shm: {gib(free_bytes)} GiB free of {gib(total_bytes)} GiB"  # noqa: S108 - words
     return Check(what="shared memory", state=State.OK, found=found)
 
 

@@ -20,7 +20,7 @@ from rankmap.errors import LaunchError, RankmapError
 from rankmap.runtime import pmi_link, processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.rank_process import RankProcess
@@ -65,6 +65,7 @@ class Ending:
         self._host = host
         self._kill_grace_s = kill_grace_s
         self._give_up = give_up
+        self._codes: dict[int, int] = {}
         self._ending = False
         self._looking = False
 
@@ -102,6 +103,19 @@ class Ending:
             rank.end(number)
             for process in below:
                 processes.send_signal(process, number)
+
+    def on_exit_codes(self, codes: Mapping[int, int], *, log_tail: str) -> None:
+        """Judge the ends of ranks by their exit codes, in the order in which the kernel has told of them.
+
+        Dragon tells the codes in an order of its own: what is judged has to wait for the code of a rank that ended
+        earlier, which may be the cause.
+        """
+        self._codes.update(codes)
+        waiting = [r.end_order for r in self.ranks if r.ended and r.exit_code is None and r.number not in self._codes]
+        first = min(waiting, default=len(self.ranks) + 1)
+        for number in sorted(self._codes, key=lambda number: self.ranks[number].end_order):
+            if self.ranks[number].end_order < first:
+                self.on_exit_code(self.ranks[number], self._codes.pop(number), log_tail=log_tail)
 
     def on_exit_code(self, rank: RankProcess, code: int, *, log_tail: str) -> None:
         """Judge the end of a rank.
@@ -165,7 +179,7 @@ class Ending:
             self._loop.call_after(wait_s, lambda: self._look_for_waiting_ranks(rank, code, in_mpi, later_s))
             return
         what = f"rank {rank.number} on {self._host} exited with status {code}"
-        waiting = f"while {_named(CpuSet.of(in_mpi))} waited for it in MPI"
+        waiting = f"while {_named(CpuSet.of(in_mpi))} {'was' if len(in_mpi) == 1 else 'were'} still in MPI"
         if code == 0:
             reason = f"{what} without MPI_Finalize {waiting}"
             self.end(Outcome(status=RankmapError.exit_status, reason=reason, hint=_UNFINISHED_HINT))

@@ -69,6 +69,8 @@ class Head:
                     case "finish":
                         # A runtime of our own ends with this process and needs no tidying; closing the group in it
                         # took 1 s, and over a minute on a machine whose cores are all busy.
+                        if self.group is not None and self.group.alive:
+                            self.group.kill()
                         if self.group is not None and self.runtime_stays:
                             self.close(self.group)
                         return
@@ -85,8 +87,6 @@ class Head:
         messages = self.supervisor.receive()
         if messages is None:
             self.abandoned = True
-            if self.group is not None and self.group.alive:
-                self.group.kill()
             return [{"kind": "finish"}]
         return messages
 

@@ -8,12 +8,13 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankmap.errors import RuntimeUnusableError
+from rankmap.errors import RankmapError, RuntimeUnusableError
 from rankmap.runtime.processes import JOB_VARIABLE, carrying, end_all, send_signal
 from rankmap.runtime.services import RUNTIME
 
@@ -39,21 +40,41 @@ class InsideSession:
     """The job's share of a runtime that is already there; the same interface as Session."""
 
     runtime_stays = True
+    finish_timeout_s = 150.0  # closing a group may take two minutes where all cores are busy
 
     def __init__(self, job: str) -> None:
         self._job = job
         self._runtime = os.getpgid(0)
         self._services: set[int] = set()
+        self.failure: RankmapError | None = None
         self.output_descriptors = launcher_descriptors()
 
     @classmethod
-    def start(cls, control: ControlDirectory) -> InsideSession:
-        """Start the head in this runtime."""
+    def start(cls, control: ControlDirectory, *, on_failure: Callable[[], None]) -> InsideSession:
+        """Return the session while the head is being started in this runtime, which may take for ever if that hangs.
+
+        Args:
+            control: The job's control directory.
+            on_failure: Called, in another thread, when ``failure`` says why there will be no head.
+        """
+        session = cls(control.path.name)
+        starting = threading.Thread(
+            target=session._start_head, args=(str(control.socket), on_failure), name="rankmap-start-head", daemon=True
+        )
+        starting.start()
+        return session
+
+    def _start_head(self, socket_path: str, on_failure: Callable[[], None]) -> None:
         from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
 
-        session = cls(control.path.name)
-        dragon.start_head(str(control.socket), job=session._job)
-        return session
+        try:
+            dragon.start_head(socket_path, job=self._job)
+        except RankmapError as error:
+            self.failure = error
+        except Exception as error:  # noqa: BLE001 - Dragon raises whatever it likes; this is the boundary to it
+            self.failure = RuntimeUnusableError(f"Dragon: {type(error).__name__}: {error}")
+        if self.failure is not None:
+            on_failure()
 
     def services(self, ranks: Collection[int]) -> list[int]:
         """Return the pids of the runtime itself and of what it started for this job, ranks excluded."""
@@ -78,28 +99,34 @@ class InsideSession:
             if descriptor > 2:  # noqa: PLR2004 - not our own stdout and stderr
                 os.close(descriptor)
 
-    def end(self, *, head_pid: int, hurry: Callable[[], bool]) -> list[int]:
+    def end(self, *, head_pid: int, force: bool, hurry: Callable[[], bool]) -> list[int]:
         """Return when nothing of the job is left; the runtime and all else in it stay.
 
-        What Dragon started for the job gets its time to end by itself: a process that is killed while it talks to
-        global services takes a place in their queue with it, and when all are gone every request waits for ever.
+        What Dragon started for the job always gets its time to end by itself: a process that is killed while it talks
+        to global services takes a place in their queue with it, and when all are gone every request waits for ever.
 
         Args:
-            head_pid: The head's pid; 0 ends everything by force.
-            hurry: Whether it has to be by force after all, asked again and again.
+            head_pid: The head's pid; 0 where there is none.
+            force: Of no consequence here.
+            hurry: Whether somebody wants it to be by force after all, asked again and again.
 
         Returns the pids of what cannot be killed.
         """
-        for number in (None, signal.SIGTERM) if head_pid else ():
-            deadline_s = time.monotonic() + _END_GRACE_S
-            if number is not None and (head := next((p for p in self._ours() if p.pid == head_pid), None)):
-                send_signal(head, number)
-            while self._ours() and time.monotonic() < deadline_s and not hurry():
-                for process in self.left_by_ranks(self._services):
-                    send_signal(process, signal.SIGKILL)
-                time.sleep(_PAUSE_S)
+        del force
+        self._wait(hurry)
+        if head := next((process for process in self._ours() if process.pid == head_pid), None):
+            send_signal(head, signal.SIGTERM)
+            self._wait(hurry)
         end_all(self._ours, timeout_s=_END_GRACE_S)
         return [process.pid for process in self._ours()]
+
+    def _wait(self, hurry: Callable[[], bool]) -> None:
+        """Return when all is over, or after the grace; what ranks have left behind is killed meanwhile."""
+        deadline_s = time.monotonic() + _END_GRACE_S
+        while self._ours() and time.monotonic() < deadline_s and not hurry():
+            for process in self.left_by_ranks(self._services) if self._services else ():
+                send_signal(process, signal.SIGKILL)
+            time.sleep(_PAUSE_S)
 
     def _ours(self) -> list[Found]:
         return carrying(JOB_VARIABLE, self._job)
@@ -118,13 +145,17 @@ def require_libpmix(libpmix: Libpmix, *, environ: Mapping[str, str]) -> None:
         path = next((v[16:] for v in raw.split(b"\0") if v.startswith(b"LD_LIBRARY_PATH=")), b"").decode()
     except OSError:
         path = environ.get("LD_LIBRARY_PATH", "")
-    check = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _CHECK],
-        env={**environ, "LD_LIBRARY_PATH": path},
-        capture_output=True,
-        check=False,
-        timeout=_CHECK_TIMEOUT_S,
-    )
+    try:
+        check = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _CHECK],
+            env={**environ, "LD_LIBRARY_PATH": path},
+            capture_output=True,
+            check=False,
+            timeout=_CHECK_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        msg = f"{sys.executable} could not open libpmix.so within {_CHECK_TIMEOUT_S:.0f} s"
+        raise RuntimeUnusableError(msg, hint="is the file system that Python is on very slow?") from error
     if check.returncode != 0:
         msg = "this Dragon runtime was started where libpmix.so cannot be found; its first MPI rank would abort it"
         raise RuntimeUnusableError(
@@ -158,7 +189,10 @@ def _descriptor_of(pid: int, number: int) -> int:
         path = f"/proc/{pid}/fd/{number}"
         kind = Path(path).stat().st_mode
         if stat.S_ISCHR(kind) or stat.S_ISFIFO(kind):
-            return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+            # A pipe that nobody reads any more must not be waited for.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+            os.set_blocking(descriptor, True)
+            return descriptor
     return number
 
 

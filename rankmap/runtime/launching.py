@@ -108,9 +108,9 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
     try:
         library_dirs = () if inside or libpmix is None else control.offer_libpmix(libpmix)
 
-        def start() -> Session | InsideSession:
+        def start(wake: Callable[[], None]) -> Session | InsideSession:
             if inside:
-                return InsideSession.start(control)
+                return InsideSession.start(control, on_failure=wake)
             return Session.start(
                 control, environ=runtime_environment(environ, control=control, library_dirs=library_dirs)
             )

@@ -111,6 +111,7 @@ class RankOutput:
         self._paused: list[_Stream] = []
         self._streams: dict[int, _Stream] = {}
         self._files: list[_Stream] = []
+        self._n_read = 0
         self.failed = False
         """Whether something could not be written where it was asked for."""
         self.unwanted = False
@@ -158,6 +159,7 @@ class RankOutput:
             data = os.read(stream.fd, _READ_BYTES)
         except BlockingIOError:
             return
+        self._n_read += len(data)
         stream.outlet.write(stream.lines.feed(data) if data else stream.lines.end())
         if not data:
             self._close(stream)
@@ -213,15 +215,27 @@ class RankOutput:
         return not self._streams and all(writer.empty for writer in self._writers)
 
     def stalled(self) -> bool:
-        """Return whether all that has come was written, and what is still open is held open by somebody else."""
+        """Return whether what is still open is held open by somebody who is no rank, all ranks having ended.
+
+        So it is when all that has come was written, and when more came since ``count_from_here`` than pipes hold.
+        """
+        if self._n_read > _PIPE_READS * _READ_BYTES * len(self._streams):
+            return True
         return not self._paused and all(writer.empty for writer in self._writers)
+
+    def count_from_here(self) -> None:
+        """Count what comes from now on, for ``stalled``."""
+        self._n_read = 0
 
     def say(self, text: str) -> None:
         """Write rankmap's own words to stderr, between whole lines of the ranks."""
         self._stderr.write(f"rankmap: {text}\n".encode())
 
-    def close(self, *, timeout_s: float | None) -> None:
-        """Pass on what is left, and return when it is written, or after this long per way out (None: never)."""
+    def close(self, *, timeout_s: float | None) -> bool:
+        """Pass on what is left, and return when it is written, or after this long per way out (None: never).
+
+        Returns whether all was taken; else threads of ours still wait to write to the targets.
+        """
         for stream in list(self._streams.values()):
             with suppress(BlockingIOError):
                 for _ in range(_PIPE_READS):  # more than a pipe holds; whoever writes on and on is not waited for
@@ -245,6 +259,7 @@ class RankOutput:
                 except OSError as error:  # a quota on a network file system may be noticed only here
                     self.failed = True
                     tell(f"{stream.path} is not complete: {error.strerror}")
+        return not n_lost
 
 
 def tell(text: str) -> None:

@@ -23,6 +23,7 @@ from rankmap.runtime.shared_memory import SharedMemory, job_directory, remove_di
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from rankmap.errors import RankmapError
     from rankmap.runtime.libpmix import Libpmix
     from rankmap.runtime.processes import Found
     from rankmap.runtime.services import Service
@@ -150,6 +151,8 @@ class Session:
     """
 
     runtime_stays = False
+    finish_timeout_s = 60.0
+    failure: RankmapError | None = None
     output_descriptors = (1, 2)
 
     def __init__(
@@ -231,15 +234,16 @@ class Session:
         """Return what runs below the keeper and is no service: when the ranks have ended, what they have left."""
         return [process for process in descendants(self.keeper.pid) if process.pid not in services]
 
-    def end(self, *, head_pid: int, hurry: Callable[[], bool]) -> list[int]:
+    def end(self, *, head_pid: int, force: bool, hurry: Callable[[], bool]) -> list[int]:
         """Return when nothing of the runtime is left, or the pids of what cannot be killed.
 
         Args:
-            head_pid: The head's pid, by which Dragon ends cleanly; 0 ends everything by force.
+            head_pid: The head's pid, by which Dragon ends cleanly; 0 where there is none.
+            force: Whether to end everything at once instead.
             hurry: Whether it has to be by force after all, asked again and again.
         """
         with suppress(OSError):
-            self.link.send(f"end {head_pid}\n".encode())
+            self.link.send(f"end {0 if force else head_pid}\n".encode())
         deadline_s = time.monotonic() + HEAD_GRACE_S + 2 * KILL_TIMEOUT_S
         while self.keeper.poll() is None and time.monotonic() < deadline_s:
             self.read_log()  # nobody may wait for room in the pipe

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
     from rankmap.runtime.processes import Found
 
-__all__ = ["SharedMemory", "job_directory", "remove_directories", "require_room", "room"]
+__all__ = [
+    "SharedMemory",
+    "gib",
+    "job_directory",
+    "remove_directories",
+    "require_room",
+    "room_bytes",
+]
 
 _FOLDER = "/dev/shm"  # noqa: S108 - nothing is made there
 _IN_CREATE = 0x100
@@ -81,7 +88,7 @@ class SharedMemory:
                 Path(_FOLDER, name).unlink()
 
 
-def room(environ: Mapping[str, str]) -> tuple[int, int, int]:
+def room_bytes(environ: Mapping[str, str]) -> tuple[int, int, int]:
     """Return the bytes that are free in /dev/shm, those that it has, and those that Dragon needs.
 
     Raises:
@@ -100,20 +107,21 @@ def require_room(environ: Mapping[str, str]) -> None:
         RuntimeUnusableError: There is too little room.
     """
     try:
-        free, total, needed = room(environ)
+        free, total, needed = room_bytes(environ)
     except OSError as error:
         msg = f"{_FOLDER}: {error.strerror}; Dragon makes its memory pools there"
         raise RuntimeUnusableError(msg, hint=f"mount -t tmpfs tmpfs {_FOLDER}") from error
     if free < needed:
-        msg = f"{_FOLDER} has {_gib(free)} GiB free of {_gib(total)}; Dragon needs {_gib(needed)} GiB there to start"
+        msg = f"{_FOLDER} has {gib(free)} GiB free of {gib(total)}; Dragon needs {gib(needed)} GiB there to start"
         hint = (
             "free some, or enlarge it (docker: --shm-size=8g), or make Dragon's pool smaller:\n"
-            f"  export {_POOL_VARIABLE}={_LEAST_POOL_BYTES}   # then {_gib(_LEAST_POOL_BYTES + _SPARE_BYTES)} GiB do"
+            f"  export {_POOL_VARIABLE}={_LEAST_POOL_BYTES}   # then {gib(_LEAST_POOL_BYTES + _SPARE_BYTES)} GiB do"
         )
         raise RuntimeUnusableError(msg, hint=hint)
 
 
-def _gib(n_bytes: int) -> str:
+def gib(n_bytes: int) -> str:
+    """Return a number of bytes in GiB, with one decimal."""
     return f"{n_bytes / (1 << 30):.1f}"
 
 

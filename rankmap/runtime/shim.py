@@ -97,8 +97,11 @@ def become(row: dict[str, Any], fds: list[int]) -> None:
     """
     env = environment(row["env"])
     if row["slack_ns"]:  # Dragon's processes were given a large timer slack, which is inherited
-        with open("/proc/self/timerslack_ns", "w") as file:  # noqa: PTH123 - pathlib costs 5 ms
-            file.write(str(row["slack_ns"]))
+        try:
+            with open("/proc/self/timerslack_ns", "w") as file:  # noqa: PTH123 - pathlib costs 5 ms
+                file.write(str(row["slack_ns"]))
+        except OSError:
+            pass
     if len(fds) < N_STANDARD_FDS:
         fds = [os.open("/dev/null", os.O_RDONLY), *fds]
     for target, fd in enumerate(fds):

@@ -16,11 +16,11 @@ from rankmap.errors import LaunchError, RankmapError, RuntimeUnusableError
 from rankmap.runtime import services
 from rankmap.runtime.application import start_failure
 from rankmap.runtime.checking import Checker
+from rankmap.runtime.draining import Drain
 from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
 from rankmap.runtime.job import MISMATCH_STATUS, TIMEOUT_STATUS, JobRequest, JobResult
 from rankmap.runtime.live import live_allocation, rank_places
 from rankmap.runtime.loop import Loop
-from rankmap.runtime.processes import send_signal
 from rankmap.runtime.rank_output import RankOutput, raise_descriptor_limit, tell
 from rankmap.runtime.rank_process import RankProcess
 from rankmap.runtime.releasing import Job, release_all
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from rankmap.placement import Plan
     from rankmap.runtime.inside import InsideSession
+    from rankmap.runtime.processes import Found
     from rankmap.runtime.session import ControlDirectory
 
 __all__ = ["Supervisor"]
@@ -42,7 +43,6 @@ _OUTPUT_GRACE_S = 2.0
 _SEND_TIMEOUT_S = 10.0
 _INTERRUPT_S = 4.0
 _SIGNAL_WAIT_S = 0.3
-_FINISH_TIMEOUT_S = 60.0
 _SLOW_START_HINT = "--start-timeout TIME waits longer; -v shows what Dragon says meanwhile"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -51,7 +51,10 @@ class Supervisor:
     """One job from start to end; ``run`` is called once."""
 
     def __init__(
-        self, request: JobRequest, control: ControlDirectory, start: Callable[[], Session | InsideSession]
+        self,
+        request: JobRequest,
+        control: ControlDirectory,
+        start: Callable[[Callable[[], None]], Session | InsideSession],
     ) -> None:
         self.request = request
         self.control = control
@@ -65,10 +68,11 @@ class Supervisor:
         self.ranks: list[RankProcess] = []
         self.checker: Checker | None = None
         self.output: RankOutput | None = None
+        self.drain: Drain | None = None
         self.slack_ns = services.own_slack_ns()
         self.services: tuple[services.Service, ...] = ()
         self.watch: services.Watch | None = None
-        self.interrupted = self.runtime_gone = self.draining = self.finishing = self.done = self.by_force = False
+        self.interrupted = self.runtime_gone = self.finishing = self.done = self.by_force = False
 
     @property
     def _session(self) -> Session | InsideSession:
@@ -82,7 +86,7 @@ class Supervisor:
             at_end.callback(self._end_session)
             at_end.callback(self.ending.kill_ranks)
             self.loop.call_when_readable(listener, lambda: self._accept(listener))
-            self.session = self.start_session()
+            self.session = self.start_session(self.loop.wake)
             raise_descriptor_limit()
             if isinstance(self.session, Session):
                 self.loop.call_when_readable(self.session, self._on_log)
@@ -96,17 +100,17 @@ class Supervisor:
 
     def _end_session(self) -> None:
         if self.session is not None:
-            head_pid = 0 if self.by_force else self.head_pid
-            stuck = self.session.end(head_pid=head_pid, hurry=lambda: self.loop.caught)
+            if self.session.runtime_stays and not self.finishing:
+                self._tell_head({"kind": "finish"})
+            stuck = self.session.end(head_pid=self.head_pid, force=self.by_force, hurry=lambda: self.loop.caught)
             if stuck:
-                self.say(f"processes {', '.join(map(str, stuck))} cannot be ended: they wait in the kernel")
+                self.say(f"processes {', '.join(map(str, stuck))} cannot be ended: stuck in the kernel, or not ours")
         if self.watch is not None:
             self.watch.close()
 
     def _end_output(self) -> None:
-        if self.output is not None:
-            self.output.close(timeout_s=_OUTPUT_GRACE_S)
-        if self.session is not None:
+        taken = self.output is None or self.output.close(timeout_s=_OUTPUT_GRACE_S)
+        if self.session is not None and taken:  # else somebody still writes to it
             self.session.release()
 
     def _step(self) -> None:
@@ -119,6 +123,8 @@ class Supervisor:
         self._finish_when_over()
 
     def _on_wake(self, signals: list[int]) -> None:
+        if self._session.failure is not None and self.plan is None:
+            raise self._session.failure
         if self.output is not None:
             self.output.on_wake()
             if self.output.unwanted and self.ending.outcome is None:
@@ -216,9 +222,10 @@ class Supervisor:
             case "nodes":
                 self._plan_and_start(message["nodes"])
             case "ended":
-                # The rank that ended first is judged first, whatever the order of the news.
-                for number, code in sorted(message["codes"].items(), key=lambda item: self.ranks[item[0]].end_order):
-                    self.ending.on_exit_code(self.ranks[number], code, log_tail=self._session.log_tail())
+                self.ending.on_exit_codes(message["codes"], log_tail=self._session.log_tail())
+            case "error" if self.finishing:
+                self.say(f"the job is over, and tidying up after it failed: {message['message']}")
+                self.done = True
             case "error":
                 text = message["message"] + (f"\n{message['traceback']}" if self.request.verbose else "")
                 self.ending.settle(
@@ -244,6 +251,7 @@ class Supervisor:
         self.output = RankOutput(
             self.loop, self.request.output, n_ranks=plan.n_ranks, targets=self._session.output_descriptors
         )
+        self.drain = Drain(self.loop, self.output, left=self._left_by_ranks, on_end=self._finish)
         self.checker = Checker(plan, self.ranks, mode=self.request.verify, say=self.say, stop=self._on_mismatch)
         self._tell_head(
             {
@@ -359,28 +367,17 @@ class Supervisor:
     def _finish_when_over(self) -> None:
         if self.finishing or not self.ranks or any(rank.exit_code is None for rank in self.ranks):
             return
-        assert self.output is not None  # noqa: S101
-        if self.output.drained() or self.interrupted:
-            self._finish()
-        elif not self.draining:
-            self.draining = True
-            self.loop.call_after(_OUTPUT_GRACE_S, self._end_leftovers)
+        assert self.drain is not None  # noqa: S101
+        self._finish() if self.interrupted else self.drain.check()
 
-    def _end_leftovers(self) -> None:
-        """End what ranks have started and left behind, which holds their output open; a slow reader is waited for."""
-        assert self.output is not None  # noqa: S101
-        self.draining = False
-        left = self._session.left_by_ranks({service.pid for service in self.services}) if self.services else []
-        for process in left:
-            send_signal(process, signal.SIGKILL)
-        if not left and self.output.stalled():
-            self._finish()
+    def _left_by_ranks(self) -> list[Found]:
+        return self._session.left_by_ranks({service.pid for service in self.services}) if self.services else []
 
     def _finish(self) -> None:
         if not self.finishing:
             self.finishing = True
             self._tell_head({"kind": "finish"})
-            self.loop.call_after(_FINISH_TIMEOUT_S, self._give_up)
+            self.loop.call_after(self._session.finish_timeout_s, self._give_up)
 
     def _give_up(self) -> None:
         """Wait no longer for Dragon to end by itself."""

@@ -28,8 +28,8 @@ def cpu_seconds() -> dict[str, float]:
         except OSError:
             continue
         fields = stat.rpartition(")")[2].split()
-        supervisor = "rankmap launch" in command
-        if supervisor or (int(fields[2]) == os.getpgid(0) and __file__ not in command):
+        outside = "rankmap launch" in command or "rankmap.runtime.keeper" in command  # of a process group of their own
+        if outside or (int(fields[2]) == os.getpgid(0) and __file__ not in command):
             ticks = int(fields[11]) + int(fields[12])
             found[f"{entry.name} {command}"] = ticks / os.sysconf("SC_CLK_TCK")
     return found

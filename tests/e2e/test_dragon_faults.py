@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.conftest import BIN, SHARED_MEMORY, environment, run, traces
+from tests.e2e.conftest import BIN, CHECKOUT, RANKMAP, SHARED_MEMORY, environment, run, traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,46 +102,21 @@ def test_the_second_command_of_a_script_hangs(tmp_path: Path) -> None:
     assert "connect_to_infrastructure" in done.stderr
 
 
-KILLING = """
-import faulthandler, os, signal, sys, time
-from dragon.globalservices import process
-from dragon.native.process import Popen, Process
-
-def ask():
-    print(os.getpid(), flush=True)
-    while True:
-        process.get_list()
-
-if __name__ == "__main__":
-    for number in range(40):
-        faulthandler.dump_traceback_later(8, exit=True, file=sys.stdout)
-        asking = Process(target=ask, stdout=Popen.PIPE)
-        asking.start()
-        pid = int(asking.stdout_conn.recv())
-        time.sleep(0.1 + 0.003 * number)  # into another moment of a request each time
-        os.kill(pid, signal.SIGKILL)
-        asking.join()
-    print("none hangs", flush=True)
-"""
-
-
 def test_killing_processes_that_ask_global_services_hangs_all_who_ask(tmp_path: Path, swept: list[int]) -> None:
-    """Each takes a place in the queue of requests with it."""
-    (tmp_path / "killing.py").write_text(KILLING)
+    """Each takes a place in the queue of requests with it; a launch in there says so when its time is over."""
+    answer = tmp_path / "answer.json"
+    program = str(CHECKOUT / "tests" / "e2e" / "hanging.py")
+    launch = [RANKMAP, "launch", "-n", "1", "--pmi", "none", "--start-timeout", "5", "--", "true"]
     with subprocess.Popen(
-        [DRAGON, "-s", str(tmp_path / "killing.py")], env=environment({}), stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, process_group=0, text=True,
+        [DRAGON, "-s", program, str(answer), *launch], env=environment({}), process_group=0,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ) as launcher:  # fmt: skip
         swept.append(launcher.pid)
-        assert launcher.stdout is not None
-        waiting_in = []
-        for line in launcher.stdout:
-            waiting_in.append(line)
-            if "<module>" in line or "none hangs" in line:
-                break
-        launcher.kill()
-        launcher.stdout.close()
-    assert "in gs_request" in "".join(waiting_in)
+    got = json.loads(answer.read_text())
+    assert "gs_request" in got["waiting_in"]
+    assert 122 == got["status"], got["stderr"]
+    assert "the Dragon runtime was not ready after 5 s" in got["stderr"]
+    assert got["seconds"] < 20
 
 
 FACTS = """

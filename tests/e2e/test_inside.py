@@ -119,7 +119,7 @@ def test_an_abort_ends_the_job_in_a_runtime_that_stays(libpmix: Mapping[str, str
         env=libpmix,
     )  # fmt: skip
     assert 9 == done.status
-    assert "exited with status 9 while rank 0 waited for it in MPI (MPI_Abort" in done.stderr
+    assert "exited with status 9 while rank 0 was still in MPI (MPI_Abort" in done.stderr
 
 
 def test_a_command_that_is_killed_takes_its_ranks_with_it(tmp_path: Path) -> None:
@@ -149,3 +149,29 @@ def test_a_command_that_is_killed_takes_its_ranks_with_it(tmp_path: Path) -> Non
     )
     done = run(DRAGON, "-s", str(tmp_path / "job.py"))
     assert 0 == done.status, done.stderr
+
+
+EARLY = """
+import sys
+import rankmap
+
+plan = rankmap.plan(rankmap.discover(), n_ranks=1)
+ended = []
+for how in sys.argv[1:]:
+    result = rankmap.launch(plan, ["sleep", "600"], pmi="none", **eval(how))
+    ended.append(result.status)
+    print("ended", result.status, result.reason, flush=True)
+print("then", rankmap.launch(plan, ["true"], pmi="none").status, flush=True)
+"""
+
+
+def test_a_runtime_works_on_after_jobs_that_ended_early(tmp_path: Path) -> None:
+    """In whatever moment of its start a job ends, Dragon's processes for it are not killed while they talk."""
+    program = tmp_path / "early.py"
+    program.write_text(EARLY)
+    limits = [f"dict(timeout_s={0.1 * i:.1f})" for i in range(1, 13)]
+    done = run(DRAGON, "-s", str(program), *limits, "dict(start_timeout_s=0.01)", limit_s=400)
+    ends = [line for line in done.stdout.splitlines() if line.startswith("ended")]
+    assert 12 == sum(line.startswith("ended 124 --timeout") for line in ends), done.stderr
+    assert 1 == sum(line.startswith("ended 122 the Dragon runtime was not ready") for line in ends)
+    assert "then 0" in done.stdout.splitlines()

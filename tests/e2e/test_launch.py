@@ -238,7 +238,8 @@ def test_nothing_but_the_ranks_uses_the_cores(rankmap: Rankmap) -> None:
     usage = json.loads(done.stdout)
     assert {name: share for name, share in usage.items() if share > 0.1} == {}
     ours = {name: share for name, share in usage.items() if "rankmap launch" in name or "rankmap.runtime" in name}
-    assert len(ours) >= 2, usage  # the supervisor, the head, the runtime's launcher that names the head
+    for part in ("rankmap launch", "rankmap.runtime.keeper", "rankmap.runtime.head"):
+        assert any(part in name for name in ours), (part, usage)
     assert {name: share for name, share in ours.items() if share > 0.01} == {}
 
 

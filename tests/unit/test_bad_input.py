@@ -184,6 +184,7 @@ def test_no_command_shows_what_there_is(rankmap: Rankmap) -> None:
     done = rankmap([])
     assert (done.status, "Traceback" in done.err) == (2, False)
     assert [name for name in ("launch", "plan", "topo", "doctor") if name not in done.out + done.err] == []
+    assert (done.out + done.err).startswith("Usage: rankmap")
     assert done.seconds < LIMIT_S
 
 

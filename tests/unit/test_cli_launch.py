@@ -83,7 +83,7 @@ def test_a_report_file_that_could_not_be_written_is_refused_before_the_job(tmp_p
 
 
 def test_the_report_is_written_and_a_full_disk_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The job has run by then: its verdict was said, and only a status of 0 becomes 2."""
+    """The job has run by then: what it said stays, and only a status of 0 becomes 1."""
     assert cli._write_report(REPORT, tmp_path / "r.json") == 0
     assert json.loads((tmp_path / "r.json").read_text()) == REPORT.to_dict()
     assert capsys.readouterr().err == ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import signal
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from rankmap.observe import Observation
 from rankmap.runtime import pmi_link
 from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
 from rankmap.runtime.rank_process import RankProcess
+from tests.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,28 +24,6 @@ if TYPE_CHECKING:
 
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
 GRACE_S = 10.0
-
-
-class Clock:
-    """The part of a Loop that Ending uses: what is to be called is called as time passes."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self._count = itertools.count()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-
-    def call_after(self, delay_s: float, action: Callable[[], None]) -> None:
-        """As Loop does; those of the same moment come in the order in which they were asked for."""
-        self._timers.append((self.now_s + delay_s, next(self._count), action))
-
-    def advance_to(self, time_s: float) -> None:
-        """Let time pass until then."""
-        while self._timers and min(self._timers)[0] <= time_s:
-            timer = min(self._timers)
-            self._timers.remove(timer)
-            self.now_s = timer[0]
-            timer[2]()
-        self.now_s = time_s
 
 
 @dataclass(slots=True)
@@ -134,6 +112,18 @@ def test_a_rank_that_exits_0_lets_the_others_go_on(job: Callable[..., Job]) -> N
     assert (None, math.inf, []) == (made.ending.outcome, made.ended_at_s, made.given_up)
 
 
+def test_the_first_to_end_is_judged_first_whatever_the_order_of_the_news(job: Callable[..., Job]) -> None:
+    """A rank that exits because another one crashed is often told of first."""
+    made = job()
+    for order, number in enumerate((1, 0), start=1):
+        made.ranks[number].ended, made.ranks[number].end_order = True, order
+    made.ending.on_exit_codes({0: 1}, log_tail="")
+    assert made.ending.outcome is None
+    made.ending.on_exit_codes({1: -11}, log_tail="")
+    assert (139, "rank 1 on n0 (pid 1001) was killed by SIGSEGV") == made.outcome()
+    assert (-11, 1) == (made.ranks[1].exit_code, made.ranks[0].exit_code)
+
+
 def test_without_anybody_in_mpi_it_is_looked_ever_more_seldom(job: Callable[..., Job]) -> None:
     """First when the grace is nearly over, in the end every 300 s; one exit or several, it is one row of looks."""
     made = job()
@@ -173,7 +163,7 @@ def test_a_short_grace_is_not_made_longer(grace_s: float, job: Callable[..., Job
     assert (grace_s, (3, "rank 1 on n0 exited with status 3")) == (made.ended_at_s, made.outcome())
 
 
-@pytest.mark.parametrize(("in_mpi", "who"), [({0, 2, 3}, "ranks 0,2-3"), ({0}, "rank 0")])
+@pytest.mark.parametrize(("in_mpi", "who"), [({0, 2, 3}, "ranks 0,2-3 were"), ({0}, "rank 0 was")])
 def test_a_rank_that_exits_n_while_others_are_in_mpi_ends_them_after_2_s(
     in_mpi: set[int], who: str, job: Callable[..., Job]
 ) -> None:
@@ -182,7 +172,7 @@ def test_a_rank_that_exits_n_while_others_are_in_mpi_ends_them_after_2_s(
     made.in_mpi = in_mpi
     made.exits(1, 3, at_s=100)
     made.clock.advance_to(1000)
-    reason = f"rank 1 on n0 exited with status 3 while {who} waited for it in MPI (MPI_Abort, or no MPI_Finalize)"
+    reason = f"rank 1 on n0 exited with status 3 while {who} still in MPI (MPI_Abort, or no MPI_Finalize)"
     assert ((3, reason), 102) == (made.outcome(), made.ended_at_s)
     assert [(102, TERM), (104, KILL)] == made.ranks[0].got
     assert made.looks == [101, 102]
@@ -197,7 +187,7 @@ def test_a_rank_that_exits_0_while_others_are_in_mpi_ends_them_after_the_grace(
     made.in_mpi = {0, 1, 3}
     made.exits(2, 0)
     made.clock.advance_to(1000)
-    reason = "rank 2 on n0 exited with status 0 without MPI_Finalize while ranks 0-1,3 waited for it in MPI"
+    reason = "rank 2 on n0 exited with status 0 without MPI_Finalize while ranks 0-1,3 were still in MPI"
     assert ((1, reason), end_s) == (made.outcome(), made.ended_at_s)
     assert made.ending.outcome is not None
     assert "MPI_Finalize" in made.ending.outcome.hint

@@ -424,14 +424,19 @@ def test_what_stderr_does_not_take_is_not_kept(stdout: str | None, caller: Calla
     assert (True, False) == (job.output.failed, job.output.unwanted)
 
 
+def fill(pipe: int) -> None:
+    """Write until there is no more room."""
+    os.set_blocking(pipe, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(pipe, b"x" * 4096)
+
+
 def test_a_slow_reader_is_no_stall(caller: Callable[..., Caller]) -> None:
     """What waits to be written is waited for; what somebody holds open is not."""
     job = caller(1)
     fds = job.output.open(0)
-    os.set_blocking(job.targets[0], False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(job.targets[0], b"x" * 4096)
+    fill(job.targets[0])
     os.write(fds[0], b"y")
     job.turn()
     assert (False, False) == (job.output.drained(), job.output.stalled())
@@ -439,6 +444,28 @@ def test_a_slow_reader_is_no_stall(caller: Callable[..., Caller]) -> None:
         pass
     job.until(job.output.stalled)
     assert not job.output.drained()
+    for fd in fds:
+        os.close(fd)
+    job.until_drained()
+
+
+def test_more_than_pipes_hold_comes_from_somebody_who_is_no_rank(caller: Callable[..., Caller]) -> None:
+    """When all ranks have ended: whoever writes on and on is not waited for, whatever the reader does."""
+    job = caller(1)
+    fds = job.output.open(0)
+    job.output.count_from_here()
+    n_read = 0
+    while n_read <= 2 * MIB:  # 1 MiB for each of stdout and stderr
+        os.write(fds[0], b"x" * 4096)
+        n_read += len(job.read())
+    fill(job.targets[0])
+    os.write(fds[0], b"y")
+    job.turn()
+    assert job.output.stalled()
+    job.output.count_from_here()
+    assert not job.output.stalled()
+    while not job.read().endswith(b"y"):
+        pass
     for fd in fds:
         os.close(fd)
     job.until_drained()

@@ -12,7 +12,7 @@ import pytest
 
 from rankmap.errors import RuntimeUnusableError
 from rankmap.runtime import shared_memory
-from rankmap.runtime.shared_memory import SharedMemory, job_directory, remove_directories, require_room, room
+from rankmap.runtime.shared_memory import SharedMemory, job_directory, remove_directories, require_room, room_bytes
 from tests.children import LIMIT_S, family, python
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def test_both_directories_of_a_job_go(tmp_path: Path, name: Callable[[str], str]
 )
 def test_room_is_what_is_free_there_is_and_dragon_needs(text: str | None, needed: int) -> None:
     """DRAGON_DEFAULT_SEG_SZ is the size of the pool in bytes; Dragon itself needs 1 GiB at least."""
-    free, total, needs = room({} if text is None else {"DRAGON_DEFAULT_SEG_SZ": text})
+    free, total, needs = room_bytes({} if text is None else {"DRAGON_DEFAULT_SEG_SZ": text})
     status = os.statvfs(FOLDER)
     assert (total, needs) == (status.f_blocks * status.f_frsize, needed)
     assert 0 <= free <= total
