@@ -272,7 +272,7 @@ ROWS = (
         words=("--pmi", "pmix", "--kill-grace", "2"),
         program="if rank == 1:\n say('fault')\n sys.exit(0)\nfrom mpi4py import MPI",
         status=1,
-        says=(rf"rank 1 on {HOST} exited with status 0 without MPI_Finalize while rank 0 waited",),
+        says=(rf"rank 1 on {HOST} exited with status 0 without MPI_Finalize while rank 0 was still in MPI",),
         within_s=12,
     ),
     Row(
