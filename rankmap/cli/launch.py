@@ -105,7 +105,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
     "timeout_s",
     type=_Duration(),
     metavar="TIME",
-    help="End the job after this many seconds, or [H:]M:S; status 124.",
+    help="End the job so many seconds, or [H:]M:S, from now, starting included; status 124.",
 )
 @click.option(
     "--kill-grace",

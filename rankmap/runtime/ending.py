@@ -34,8 +34,8 @@ GIVE_UP_S = 20.0
 _LOOK_S = 1.0
 _SELDOM_S = 300.0
 _UNFINISHED_HINT = (
-    "every rank has to call MPI_Finalize (mpi4py does at a normal exit); MPI_Abort ends all ranks on purpose;\n"
-    "  --kill-grace says how long the others may go on"
+    "every rank has to call MPI_Finalize (mpi4py does at a normal exit; `python -m mpi4py APP` aborts at exceptions);\n"
+    "  MPI_Abort ends all ranks on purpose; --kill-grace says how long the others may go on"
 )
 
 
@@ -153,7 +153,7 @@ class Ending:
         if self.ranks and not running:
             return None
         what = f"{_named(running)} still ran on {self._host}" if running else "no rank ran yet"
-        return Outcome(status=status, reason=f"--timeout {timeout_s:g} s reached: {what}")
+        return Outcome(status=status, reason=f"--timeout {timeout_s:g} s reached, starting included: {what}")
 
     def _look_for_waiting_ranks(self, rank: RankProcess, code: int, before: frozenset[int], again_s: float) -> None:
         """End the job when other ranks wait in MPI for this one, which has ended.

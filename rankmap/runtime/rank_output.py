@@ -62,7 +62,8 @@ def prepare_directory(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"--output-dir {directory}: {error.strerror}"
+        reason = "it is a file" if isinstance(error, FileExistsError) else f"it cannot be made: {error.strerror}"
+        msg = f"--output-dir {directory}: {reason}"
         raise UsageError(msg, hint="name a directory that can be made or written to") from error
     require_writable(directory, what=f"--output-dir {directory}")
 

@@ -366,7 +366,7 @@ ROWS = (
         program=_WAIT,
         words=("--timeout", "12"),
         status=124,
-        says=(rf"--timeout 12 s reached: ranks 0-1 still ran on {HOST}",),
+        says=(rf"--timeout 12 s reached, starting included: ranks 0-1 still ran on {HOST}",),
         within_s=20,
     ),
     Row(

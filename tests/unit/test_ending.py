@@ -322,7 +322,9 @@ def test_a_job_whose_time_is_over_says_who_still_ran(ended: list[int], what: str
     made = job()
     for number in ended:
         made.exits(number, 0)
-    assert Outcome(status=124, reason=f"--timeout 2.5 s reached: {what}") == made.ending.on_timeout(2.5, 124)
+    assert Outcome(status=124, reason=f"--timeout 2.5 s reached, starting included: {what}") == made.ending.on_timeout(
+        2.5, 124
+    )
 
 
 def test_a_time_that_is_over_too_early_or_too_late(job: Callable[..., Job]) -> None:
@@ -332,4 +334,6 @@ def test_a_time_that_is_over_too_early_or_too_late(job: Callable[..., Job]) -> N
         made.exits(number, 0)
     assert made.ending.on_timeout(60, 124) is None
     made.ending.ranks = []
-    assert Outcome(status=124, reason="--timeout 60 s reached: no rank ran yet") == made.ending.on_timeout(60, 124)
+    assert Outcome(
+        status=124, reason="--timeout 60 s reached, starting included: no rank ran yet"
+    ) == made.ending.on_timeout(60, 124)
