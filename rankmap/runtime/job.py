@@ -31,7 +31,7 @@ __all__ = [
 TIMEOUT_STATUS = 124
 MISMATCH_STATUS = 125
 
-# What the Dragon runtime takes to start: 2 to 3 s on a host of its own, 15 s on one that is busy.
+# The Dragon runtime takes 4 s to start on 2 idle cores, and over a minute on an emulated machine.
 START_TIMEOUT_S = 50.0
 
 
