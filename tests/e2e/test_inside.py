@@ -124,11 +124,10 @@ def test_an_abort_ends_the_job_in_a_runtime_that_stays(libpmix: Mapping[str, str
 
 def test_a_command_that_is_killed_takes_its_ranks_with_it(tmp_path: Path) -> None:
     """SIGKILL of ``rankmap launch`` inside a runtime: the head ends the ranks and their children."""
-    (tmp_path / "leave.py").write_text(LEAVING)
     (tmp_path / "job.py").write_text(
-        "import os, subprocess, sys, time\n"
+        "import os, subprocess, time\n"
         f"job = subprocess.Popen([{RANKMAP!r}, 'launch', '-n', '1', '--pmi', 'none', '--',\n"
-        f"    sys.executable, {str(tmp_path / 'leave.py')!r}, '600'])\n"
+        f"    'sh', '-c', 'sleep 600 & touch {tmp_path}/up; wait'])\n"
         "def ours():\n"
         "    found = []\n"
         "    for pid in filter(str.isdigit, os.listdir('/proc')):\n"
@@ -139,11 +138,12 @@ def test_a_command_that_is_killed_takes_its_ranks_with_it(tmp_path: Path) -> Non
         f"        if b'RANKMAP_JOB=' in environ and {os.fsencode(TEMPORARY)!r} in environ:\n"
         "            found.append(pid)\n"
         "    return found\n"
-        "end = time.monotonic() + 30\n"
-        "while len(ours()) < 3 and time.monotonic() < end: time.sleep(0.1)\n"
-        "assert len(ours()) == 3, ours()  # the head, the rank, its child\n"
+        "end = time.monotonic() + 60\n"
+        f"while not os.path.exists('{tmp_path}/up') and time.monotonic() < end: time.sleep(0.1)\n"
+        "started = ours()\n"
         "job.kill()\n"
         "job.wait()\n"
+        "assert len(started) >= 3, started  # the head, the rank, its child; Dragon may have more\n"
         "while ours() and time.monotonic() < end: time.sleep(0.1)\n"
         "assert not ours(), ours()\n"
     )
