@@ -6,13 +6,13 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rankmap import planner
-from rankmap.cpuset import CpuSet
 from rankmap.discovery.machine import load_all, this_host, this_host_allocation
-from rankmap.errors import PlacementError, RuntimeUnusableError, UsageError
-from rankmap.layout import LayoutSpec
+from rankmap.errors import RuntimeUnusableError, UsageError
+from rankmap.replay import replay
+from rankmap.requests import request
 from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
 from rankmap.runtime.live import live_allocation
@@ -21,6 +21,7 @@ from rankmap.runtime.session import in_runtime
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from rankmap.cpuset import CpuSet
     from rankmap.placement import Plan
     from rankmap.topology import Allocation
 
@@ -56,42 +57,61 @@ def plan(  # noqa: PLR0913 - the words of the command line, each optional
     n_ranks: int | None = None,
     ranks_per_node: int | None = None,
     cpus_per_rank: int | None = None,
+    map_by: str = "auto",
+    rank_by: str = "",
+    bind_to: str = "",
+    smt: int | None = None,
     oversubscribe: bool = False,
     reserve: str | CpuSet = "",
+    reserve_per: str = "",
     hosts: Iterable[str] = (),
     exclude_hosts: Iterable[str] = (),
+    hostfile: str | Path | None = None,
+    then: Sequence[Mapping[str, Any]] = (),
 ) -> Plan:
     """Return where every rank goes. The keywords are the options of ``rankmap plan``.
 
     Args:
         allocation: The nodes to use, from ``discover`` or ``load``.
-        n_ranks: Ranks of the job; None: one per usable core, or what ``ranks_per_node`` makes it.
+        n_ranks: Ranks of the job; None: one per usable core, or what the other words make it.
         ranks_per_node: Ranks on each node.
         cpus_per_rank: Cores of each rank; None: as many as divide evenly.
-        oversubscribe: Whether ranks may share cores when there are more ranks than room.
+        map_by: Where ranks go, as ``--map-by`` takes it ("numa:PE=2").
+        rank_by: How they are numbered, as ``--rank-by`` takes it; "" is what the mapping makes natural.
+        bind_to: What each may use, as ``--bind-to`` takes it; "" is what it was mapped to.
+        smt: How many hardware threads of each core are used; None is all.
+        oversubscribe: Whether there may be more ranks than cores, or than slots.
         reserve: PU os indices kept free of ranks, as a Linux CPU list or a CpuSet.
-        hosts: The only hosts to use; none named is all.
+        reserve_per: Cores kept free in each object of a kind, as ``--reserve-per`` takes it ("l3cache:1").
+        hosts: The only hosts to use, hostlist text each, with slots or without ("n[0-3]:8"); none named is all.
         exclude_hosts: Hosts not to use.
+        hostfile: A file with the only hosts to use.
+        then: The other parts of the job (MPMD), each as keywords of its own.
 
     Raises:
         RankmapError: No plan satisfies the request, or it cannot be understood.
     """
-    spec = LayoutSpec(
+    spec = request(
         n_ranks=n_ranks,
         ranks_per_node=ranks_per_node,
         cpus_per_rank=cpus_per_rank,
+        map_by=map_by,
+        rank_by=rank_by,
+        bind_to=bind_to,
+        smt=smt,
         oversubscribe=oversubscribe,
-        reserve=reserve if isinstance(reserve, CpuSet) else CpuSet.parse(reserve),
-        hosts=tuple(hosts),
-        exclude_hosts=tuple(exclude_hosts),
+        reserve=reserve,
+        reserve_per=reserve_per,
+        hosts=hosts,
+        exclude_hosts=exclude_hosts,
+        hostfile=hostfile,
     )
-    return planner.plan(allocation, spec)
+    return planner.plan(allocation, spec, *(request(**words) for words in then))
 
 
 def launch(  # noqa: PLR0913 - the words of the command line, each optional
     plan: Plan,
-    argv: Sequence[str],
-    *,
+    *commands: Sequence[str],
     cwd: str | Path | None = None,
     env: Mapping[str, str | None] | None = None,
     pmi: str = "auto",
@@ -107,7 +127,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
 
     Args:
         plan: A plan for the nodes of this runtime.
-        argv: The application and its arguments.
+        commands: The application and its arguments; of a job of several parts one for each.
         cwd: The ranks' working directory; None is this process's.
         env: Variables for the ranks (None: removed).
         pmi: "auto", "pmix", "cray" or "none".
@@ -123,14 +143,17 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
         RankmapError: This process is in no runtime, or the job was refused before it started. Once it has started,
             the result says how it ended.
     """
+    if len(commands) != len(plan.parts):
+        msg = f"the plan is for a job of {len(plan.parts)} parts, and there are {len(commands)} applications"
+        raise UsageError(msg)
     if not in_runtime(os.environ):
         msg = "rankmap.launch needs a Dragon runtime around this program"
         raise RuntimeUnusableError(msg, hint=f"start it with: dragon -s {sys.argv[0]}, or use `rankmap launch`")
     return launch_job(
-        argv,
-        plan_for=lambda allocation: _still_fits(plan, allocation),
+        commands,
+        plan_for=lambda allocation: replay(plan, allocation),
         topology=this_host(os.environ),
-        reserve=plan.spec.reserve,
+        reserve=plan.reserve,
         options=LaunchOptions(
             cwd=None if cwd is None else Path(cwd),
             set_env=dict(env or {}),
@@ -156,18 +179,3 @@ def _choice(name: str, value: str, choices: type[_Choice]) -> _Choice:
     except ValueError:
         msg = f"{name}={value!r}: there is {', '.join(choices)}"
         raise UsageError(msg) from None
-
-
-def _still_fits(plan: Plan, live: Allocation) -> Plan:
-    """Return the plan, whose hosts and CPUs the live allocation must have."""
-    usable = {node.host: live.topology(index).usable for index, node in enumerate(live.nodes)}
-    problems = []
-    for rank in plan.iter_ranks():
-        if rank.host not in usable:
-            problems.append(f"rank {rank.rank} is planned on {rank.host}; there is {', '.join(usable)}")
-        elif rank.cpus is not None and not rank.cpus.issubset(usable[rank.host]):
-            missing = rank.cpus - usable[rank.host]
-            problems.append(f"rank {rank.rank} is planned on CPUs {rank.cpus} of {rank.host}; {missing} are not usable")
-    if problems:
-        raise PlacementError("\n".join(problems), hint="make the plan from rankmap.discover() in this runtime")
-    return plan

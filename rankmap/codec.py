@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import types
 import typing
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from rankmap.cpuset import CpuSet
@@ -32,6 +33,8 @@ def encode(value: object) -> Json:
     """
     if isinstance(value, CpuSet):
         return str(value)
+    if isinstance(value, StrEnum):
+        return value.value
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, tuple):
@@ -90,6 +93,10 @@ def _decode(kind: Any, data: Json, where: str) -> object:  # noqa: ANN401 - a ty
         if type(data) is not kind:  # not isinstance: True is an int
             raise _refused(data, _SCALARS[kind], where)
         return data
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        if data not in set(kind):
+            raise _refused(data, " or ".join(kind), where)
+        return kind(data)
     if kind is CpuSet:
         if not isinstance(data, str):
             raise _refused(data, "a CPU list", where)

@@ -14,7 +14,7 @@ from rankmap.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["expand", "fold"]
+__all__ = ["expand", "fold", "items"]
 
 MAX_HOSTS = 1_000_000
 """More hosts than any machine has; a mistyped range must not fill the memory."""
@@ -33,24 +33,29 @@ def expand(text: str) -> tuple[str, ...]:
         UsageError: The text is not a hostlist, or stands for more than a million hosts.
     """
     hosts: list[str] = []
-    for item in _items(text):
+    for item in items(text):
         hosts += _expanded(item, text, MAX_HOSTS - len(hosts))
     return tuple(hosts)
 
 
-def _items(text: str) -> list[str]:
-    """Return the comma-separated parts; commas in brackets do not separate."""
-    items, position = [], 0
+def items(text: str) -> list[str]:
+    """Return the comma-separated parts of hostlist text; commas in brackets do not separate.
+
+    Raises:
+        UsageError: The text is not a hostlist.
+    """
+    found: list[str] = []
+    position = 0
     stripped = text.strip()
     while position < len(stripped):
         match = _ITEM.match(stripped, position)
         if match is None or (match.end() < len(stripped) and stripped[match.end()] != ","):
             raise _unreadable(text)
-        items.append(match[0])
+        found.append(match[0])
         position = match.end() + 1
         if position == len(stripped):  # a comma at the end
             raise _unreadable(text)
-    return items
+    return found
 
 
 def _expanded(item: str, text: str, room: int) -> Iterator[str]:

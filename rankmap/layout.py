@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
 
 from rankmap.codec import Json, decode, encode
 from rankmap.cpuset import CpuSet
 from rankmap.errors import UsageError
-from rankmap.hostlist import fold
+from rankmap.hostlist import fold, items
+from rankmap.layout_parts import BindTo, Level, MapBy, Pattern, RankBy, ReservePer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["LayoutSpec"]
 
@@ -26,6 +32,12 @@ class LayoutSpec:
         cpus_per_rank: Cores of each rank (``-c``); None is as many as divide evenly.
         oversubscribe: Whether ranks may share cores when there are more ranks than room.
         reserve: PU os indices whose cores are kept free of ranks on every node.
+        reserve_per: Cores that are kept free of ranks in each object of a level; None is none.
+        map_by: How ranks are dealt to places.
+        rank_by: In which order they are numbered; None is what the mapping makes natural.
+        bind_to: What each may use; None is what it was mapped to.
+        smt: How many PUs of each core are used; None is all.
+        slots: Ranks that a host takes at most, by host (``--hostfile``); a host without is limited by its cores.
         hosts: The only hosts to use; empty is all. The allocation's order is kept.
         exclude_hosts: Hosts not to use.
 
@@ -38,6 +50,12 @@ class LayoutSpec:
     cpus_per_rank: int | None = None
     oversubscribe: bool = False
     reserve: CpuSet = CpuSet()
+    reserve_per: ReservePer | None = None
+    map_by: MapBy = MapBy()
+    rank_by: RankBy | None = None
+    bind_to: BindTo | None = None
+    smt: int | None = None
+    slots: tuple[tuple[str, int], ...] = ()
     hosts: tuple[str, ...] = ()
     exclude_hosts: tuple[str, ...] = ()
 
@@ -46,33 +64,101 @@ class LayoutSpec:
             ("-n", self.n_ranks, "a job has at least one rank"),
             ("-N", self.ranks_per_node, "a node of the job has at least one rank"),
             ("-c", self.cpus_per_rank, "a rank has at least one core"),
+            ("--smt", self.smt, "a core has at least one PU"),
         )
         problems = [f"{option} {count}: {why}" for option, count, why in counts if count is not None and count < 1]
         problems += [
             f"{option} {count}: MPI counts to {_MAX_COUNT}" for option, count, _ in counts if (count or 0) > _MAX_COUNT
         ]
+        problems += self._conflicts()
         if problems:
             raise UsageError("\n".join(problems))
 
+    def _conflicts(self) -> Iterator[str]:
+        """Yield which options do not go together."""
+        pattern, map_by = self.map_by.pattern, f"--map-by {self.map_by}"
+        if self.cpus_per_rank and self.map_by.pe and (pattern is Pattern.RS or self.cpus_per_rank != self.map_by.pe):
+            yield f"-c {self.cpus_per_rank} and {map_by}: two numbers of processors"
+        if pattern in {Pattern.SEQ, Pattern.RANKFILE} and self.rank_by is not None:
+            yield f"--rank-by {self.rank_by} and {map_by}: the file says which rank is where"
+        if pattern in {Pattern.MANUAL, Pattern.RANKFILE}:
+            for option, value in (("-c", self.cpus_per_rank), ("--smt", self.smt), ("PE", self.map_by.pe)):
+                if value is not None:
+                    yield f"{option} {value} and {map_by}: the CPUs of each rank are listed"
+        if pattern is Pattern.RS:
+            yield from self._uneven_sets(map_by)
+        if self.map_by.span and pattern is not Pattern.OBJECT:
+            yield f"{map_by}: SPAN goes round objects (core, l3cache, numa, package, ...)"
+        if self.map_by.scatter and pattern not in {Pattern.OBJECT, Pattern.PPR}:
+            yield f"{map_by}: SCATTER spreads the ranks of an object (core, l3cache, numa, ppr:N:package, ...)"
+
+    def _uneven_sets(self, map_by: str) -> Iterator[str]:
+        each, size = self.map_by.count or 1, self.map_by.pe or 1
+        if each > size:
+            yield f"{map_by}: {each} ranks have no core each in a resource set of {size}"
+        for option, count in (("-n", self.n_ranks), ("-N", self.ranks_per_node)):
+            if count is not None and count % each:
+                less = count - count % each
+                near = f"{option} {less} or {option} {less + each}" if less else f"{option} {each}"
+                yield f"{option} {count} and {map_by}: resource sets have {each} ranks each; {near} fills them"
+
+    @property
+    def processors_per_rank(self) -> int | None:
+        """Return how many processors each rank asks for, by ``-c`` or ``PE=``; None where neither says."""
+        return self.cpus_per_rank or self.map_by.pe
+
+    @property
+    def threads(self) -> bool:
+        """Return whether ranks are given PUs, not cores."""
+        return self.map_by.threads or self.map_by.level is Level.HWTHREAD
+
+    @property
+    def binding(self) -> BindTo:
+        """Return what ranks are bound to: what is asked, else the object they are mapped to, else their processors."""
+        if self.bind_to is not None:
+            return self.bind_to
+        level = self.map_by.level
+        if self.processors_per_rank or level in {None, Level.NODE}:
+            return BindTo(explicit=True)
+        return BindTo(level=level)
+
+    @property
+    def may_share(self) -> bool:
+        """Return whether there may be more ranks on PUs than there are PUs (cores, unless ``threads``)."""
+        binding = self.binding
+        return binding.overload or (self.oversubscribe and self.bind_to is None)
+
     def __str__(self) -> str:
         """Return the options that ask for this layout, quoted for a shell; "" when nothing is asked."""
-        words: list[str] = []
-        for option, count in (("-n", self.n_ranks), ("-N", self.ranks_per_node), ("-c", self.cpus_per_rank)):
-            if count is not None:
-                words += [option, str(count)]
-        if self.oversubscribe:
-            words.append("--oversubscribe")
-        if self.reserve:
-            words += ["--reserve", str(self.reserve)]
-        if self.hosts:
-            words += ["--hosts", fold(self.hosts)]
-        if self.exclude_hosts:
-            words += ["--exclude-hosts", fold(self.exclude_hosts)]
-        return shlex.join(words)
+        valued: tuple[tuple[str, object], ...] = (
+            ("-n", self.n_ranks),
+            ("-N", self.ranks_per_node),
+            ("-c", self.cpus_per_rank),
+            ("--map-by", None if self.map_by == MapBy() else self.map_by),
+            ("--rank-by", self.rank_by),
+            ("--bind-to", self.bind_to),
+            ("--smt", self.smt),
+            ("--reserve", self.reserve or None),
+            ("--reserve-per", self.reserve_per),
+            ("--hosts", self._hosts() or None),
+            ("--exclude-hosts", fold(self.exclude_hosts) or None),
+        )
+        words = [word for option, value in valued if value is not None for word in (option, str(value))]
+        return shlex.join(words + ["--oversubscribe"] * self.oversubscribe)
+
+    def _hosts(self) -> str:
+        """Return the hosts as text, those with the same slots folded together: ``n[0-3]:8,n4``."""
+        slots = dict(self.slots)
+        groups = groupby(self.hosts, key=slots.get)
+        return ",".join(
+            ",".join(f"{host}:{count}" for host in items(fold(list(group)))) if count else fold(list(group))
+            for count, group in groups
+        )
 
     def counts(self) -> str:
         """Return only the counts asked for (``-n 16 -c 3``), as messages quote them; "" when there are none."""
-        return str(replace(self, oversubscribe=False, reserve=CpuSet(), hosts=(), exclude_hosts=()))
+        asked = LayoutSpec(n_ranks=self.n_ranks, ranks_per_node=self.ranks_per_node, cpus_per_rank=self.cpus_per_rank)
+        return str(asked)
 
     def to_dict(self) -> Json:
         """Return the spec as JSON values, every field present."""

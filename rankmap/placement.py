@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from functools import reduce
+from itertools import repeat
+from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from rankmap.cpuset import CpuSet  # noqa: TC001 - the codec reads the type hints at run time
 from rankmap.errors import UsageError
+from rankmap.layout import LayoutSpec  # noqa: TC001 - as above
 from rankmap.runs import Run, expand, length, locate
 from rankmap.topology import OsIndex  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rankmap.layout import LayoutSpec
     from rankmap.topology import Allocation
 
-__all__ = ["LocalPlacement", "NodeLayout", "Plan", "PlannedNode", "RankPlacement"]
+__all__ = ["LocalPlacement", "NodeLayout", "Part", "Plan", "PlannedNode", "RankPlacement"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,19 +78,27 @@ class RankPlacement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One part of a job: what was asked for it, and how many ranks it has; they follow those of the part before."""
+
+    spec: LayoutSpec
+    n_ranks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The whole job: which ranks are where, and why it looks as it does.
 
     Args:
         allocation: The nodes and shapes it was made for, those without ranks included.
-        spec: What was asked.
+        parts: The job's parts, in the order of their ranks; most jobs have one.
         layouts: Every distinct node layout that is in use.
         nodes: The nodes that have ranks, in the allocation's order.
         notes: Sentences that the user should read.
     """
 
     allocation: Allocation
-    spec: LayoutSpec
+    parts: tuple[Part, ...]
     layouts: tuple[NodeLayout, ...]
     nodes: tuple[PlannedNode, ...]
     notes: tuple[str, ...] = ()
@@ -98,15 +109,38 @@ class Plan:
         return sum(length(node.runs) for node in self.nodes)
 
     @property
+    def reserve(self) -> CpuSet:
+        """Return the PU os indices that no part of the job uses, as asked with ``--reserve``."""
+        return reduce(and_, (part.spec.reserve for part in self.parts))
+
+    def part_of(self, rank: int) -> int:
+        """Return which part a rank belongs to.
+
+        Raises:
+            UsageError: The job has no such rank.
+        """
+        before = 0
+        for number, part in enumerate(self.parts):
+            before += part.n_ranks
+            if 0 <= rank < before:
+                return number
+        msg = f"rank {rank}: the job has ranks 0 to {self.n_ranks - 1}"
+        raise UsageError(msg)
+
+    @property
     def ranks(self) -> tuple[RankPlacement, ...]:
         """Return all ranks in rank order, made anew at every call: keep it, or use ``iter_ranks``."""
         return tuple(self.iter_ranks())
 
     def iter_ranks(self) -> Iterator[RankPlacement]:
         """Yield all ranks in rank order, without holding them."""
+        return (self._at(node, local_rank, rank) for rank, (node, local_rank) in enumerate(self.iter_places()))
+
+    def iter_places(self) -> Iterator[tuple[PlannedNode, int]]:
+        """Yield node and local rank of every rank, in rank order."""
         if all(len(node.runs) == 1 and node.runs[0].blocks == 1 for node in self.nodes):
             for node in sorted(self.nodes, key=lambda node: node.runs[0].first):
-                yield from self._ranks_on(node)
+                yield from zip(repeat(node), range(node.runs[0].size))
             return
         home = array("L", bytes(array("L").itemsize * self.n_ranks))
         for position, node in enumerate(self.nodes):
@@ -116,8 +150,8 @@ class Plan:
                     stop = first + max(run.stride, 1) * (run.blocks - 1) + 1
                     home[first : stop : max(run.stride, 1)] = array("L", [position]) * run.blocks
         next_local = [0] * len(self.nodes)
-        for rank, position in enumerate(home):
-            yield self._at(self.nodes[position], next_local[position], rank)
+        for position in home:
+            yield self.nodes[position], next_local[position]
             next_local[position] += 1
 
     def ranks_on(self, node_index: int) -> tuple[RankPlacement, ...]:

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 
 from rankmap.codec import Json, decode, encode
 from rankmap.errors import UsageError
-from rankmap.layout import LayoutSpec  # noqa: TC001 - the codec reads the type hints at run time
-from rankmap.placement import NodeLayout, Plan, PlannedNode
+from rankmap.placement import NodeLayout, Part, Plan, PlannedNode
 from rankmap.runs import Run, shifted
 from rankmap.soundness import violations
 from rankmap.topology import Allocation, Node, NodeTopology
@@ -30,7 +29,7 @@ def to_json(plan: Plan) -> str:
     data: dict[str, Json] = {
         "schema": PLAN_SCHEMA,
         "n_ranks": plan.n_ranks,
-        "request": plan.spec.to_dict(),
+        "parts": encode(plan.parts),
         "notes": encode(plan.notes),
         "nodes": encode(_node_rows(plan)),
         "layouts": encode(plan.layouts),
@@ -88,7 +87,7 @@ class _PlanRecord:
 
     schema: str
     n_ranks: int
-    request: LayoutSpec
+    parts: tuple[Part, ...]
     notes: tuple[str, ...]
     nodes: tuple[_NodeRow, ...]
     layouts: tuple[NodeLayout, ...]
@@ -151,7 +150,7 @@ def _read(data: Json) -> Plan:
             nodes.append(Node(host=host, shape_index=row.shape, gpu_ids=row.gpu_ids))
     plan = Plan(
         allocation=Allocation(shapes=tuple(shape.topology for shape in record.shapes), nodes=tuple(nodes)),
-        spec=record.request,
+        parts=record.parts,
         layouts=record.layouts,
         nodes=tuple(planned),
         notes=record.notes,

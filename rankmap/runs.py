@@ -26,7 +26,7 @@ class Run:
 
 def length(runs: Iterable[Run]) -> int:
     """Return how many numbers these runs hold."""
-    return sum(run.size * run.blocks for run in runs)
+    return sum([run.size * run.blocks for run in runs])  # a list: this is asked for every node of a plan
 
 
 def expand(runs: Iterable[Run]) -> Iterator[int]:

@@ -124,11 +124,15 @@ class NumaDomain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuKind:
-    """A kind of core (performance, efficiency). A larger ``efficiency`` is a faster kind; -1 is unknown."""
+    """A kind of core (performance, efficiency). A larger ``efficiency`` is a faster kind; -1 is unknown.
+
+    ``speed`` says how much faster: the scheduler's capacity of it, else its highest MHz; -1 where unknown.
+    """
 
     cpus: CpuSet
     efficiency: int
     name: str = ""
+    speed: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,9 +194,39 @@ class NodeTopology:
         """Return the same node on which only the given PUs (of those usable before) may be used."""
         return replace(self, usable=self.usable & usable)
 
+    def numa_of(self, cpus: CpuSet) -> tuple[OsIndex, ...]:
+        """Return the os indices of the NUMA domains that these PUs lie in, ascending."""
+        return tuple(sorted([d.os_index for d in self.numa_domains if d.cpus.mask & cpus.mask and d.local]))
+
+    def core_classes(self) -> dict[int | None, int]:
+        """Return for each kind of core (``Core.kind``) how many classes of kinds are faster.
+
+        Kinds are of one class while they have the same name or nearly the same speed: single cores that clock a
+        little higher (Intel's favoured cores, each step of a big.LITTLE's capacities) are no reason to keep a rank
+        off the rest.
+        """
+        classes: dict[int | None, int] = {}
+        n_faster, first = -1, None
+        for i in sorted(range(len(self.cpu_kinds)), key=lambda i: -self.cpu_kinds[i].efficiency):
+            kind = self.cpu_kinds[i]
+            if first is None or not _alike(first, kind):
+                n_faster, first = n_faster + 1, kind
+            classes[i] = n_faster
+        return classes
+
     def usable_cores(self) -> tuple[Core, ...]:
         """Return the cores that have at least one usable PU."""
         return tuple(core for core in self.cores if not core.cpus.isdisjoint(self.usable))
+
+
+_SAME_SPEED = 0.85
+"""Of recorded machines: cores of a kind differ by 3 % at most (GB10), kinds by 22 % at least (Raptor Lake)."""
+
+
+def _alike(fast: CpuKind, other: CpuKind) -> bool:
+    if fast.efficiency == other.efficiency or (fast.name and fast.name == other.name):
+        return True
+    return min(fast.speed, other.speed) > 0 and other.speed >= _SAME_SPEED * fast.speed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

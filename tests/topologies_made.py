@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
+from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.topology import (
     Allocation,
+    Cache,
     Core,
+    CpuKind,
+    Die,
+    Gpu,
     LogicalIndex,
     NodeTopology,
     NumaDomain,
@@ -111,3 +116,67 @@ def made(
 def allocation(*shapes: NodeTopology) -> Allocation:
     """Return an allocation of hosts n0, n1, ... of these topologies."""
     return Allocation.of(tuple((f"n{i}", shape) for i, shape in enumerate(shapes)))
+
+
+def with_caches(topology: NodeTopology, level: int, sizes: Sequence[int]) -> NodeTopology:
+    """Return the node with a cache of this level over each such number of neighbouring cores; the rest have none."""
+    ends = [0, *accumulate(sizes)]
+    caches = [
+        Cache(
+            logical_index=LogicalIndex(i),
+            level=level,
+            size_bytes=1 << 20,
+            cpus=CpuSet.of(cpu for core in topology.cores[first:last] for cpu in core.cpus),
+        )
+        for i, (first, last) in enumerate(pairwise(ends))
+    ]
+    return replace(topology, caches=(*topology.caches, *caches))
+
+
+def with_dies(topology: NodeTopology, sizes: Sequence[int]) -> NodeTopology:
+    """Return the node with a die over each such number of neighbouring cores; the rest are in none."""
+    ends = [0, *accumulate(sizes)]
+    dies = [
+        Die(
+            logical_index=LogicalIndex(i),
+            cpus=CpuSet.of(cpu for core in topology.cores[first:last] for cpu in core.cpus),
+        )
+        for i, (first, last) in enumerate(pairwise(ends))
+    ]
+    return replace(topology, dies=tuple(dies))
+
+
+def with_kinds(topology: NodeTopology, *kinds: tuple[str, int, str]) -> NodeTopology:
+    """Return the node with these kinds of core, slowest first: (positions of the cores, speed, name)."""
+    found = [(CpuSet.parse(cores), speed, name) for cores, speed, name in kinds]
+    return replace(
+        topology,
+        cpu_kinds=tuple(
+            CpuKind(
+                cpus=CpuSet.of(cpu for i in cores for cpu in topology.cores[i].cpus),
+                efficiency=efficiency,
+                name=name,
+                speed=speed,
+            )
+            for efficiency, (cores, speed, name) in enumerate(found)
+        ),
+        cores=tuple(
+            replace(core, kind=next((k for k, (cores, _, _) in enumerate(found) if i in cores), None))
+            for i, core in enumerate(topology.cores)
+        ),
+    )
+
+
+def with_gpus(topology: NodeTopology, *homes: int | None) -> NodeTopology:
+    """Return the node with a GPU close to each of these NUMA domains, by position; None: nobody knows where it is."""
+    gpus = []
+    for i, home in enumerate(homes):
+        domain = None if home is None else topology.numa_domains[home]
+        gpus.append(
+            Gpu(
+                pci_address=f"0000:{i:02x}:00.0",
+                cpus=domain.cpus if domain else CpuSet(),
+                numa=(domain.os_index,) if domain else (),
+            )
+        )
+    return replace(topology, gpus=tuple(gpus))

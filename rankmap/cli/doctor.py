@@ -6,11 +6,11 @@ import os
 import textwrap
 
 import click
-from tabulate import tabulate
 
 from rankmap.discovery import hwloc
 from rankmap.discovery.machine import this_host
 from rankmap.errors import RankmapError, RuntimeUnusableError
+from rankmap.exporters import tables
 from rankmap.runtime.doctor import Check, State, examine
 
 __all__ = ["doctor"]
@@ -36,7 +36,7 @@ def doctor(ctx: click.Context, *, command: tuple[str, ...]) -> None:
         checks = examine(command, topology=error, libhwloc=libhwloc, environ=os.environ)
     else:
         checks = examine(command, topology=topology, libhwloc=libhwloc, environ=os.environ)
-    click.echo(tabulate([_row(check) for check in checks], tablefmt="plain"))
+    click.echo(tables.plain([_row(check) for check in checks]))
     ctx.exit(RuntimeUnusableError.exit_status if any(check.state is State.MISSING for check in checks) else 0)
 
 

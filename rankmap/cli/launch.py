@@ -6,16 +6,19 @@ import os
 import re
 import signal
 from contextlib import suppress
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rankmap.cli.layout_options import layout_options
+from rankmap.cli.layout_options import LayoutCommand, layout_options
 from rankmap.discovery.machine import this_host
 from rankmap.errors import RankmapError, UsageError
 from rankmap.exporters.report import table
 from rankmap.planner import plan
+from rankmap.replay import replay
 from rankmap.runtime.inside import wait_until_read
 from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
@@ -23,6 +26,8 @@ from rankmap.runtime.rank_output import require_writable
 from rankmap.runtime.session import in_runtime
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rankmap.layout import LayoutSpec
     from rankmap.placement import Plan
     from rankmap.report import Report
@@ -59,7 +64,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
         return total_s
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
+@click.command(cls=LayoutCommand, context_settings={"allow_interspersed_args": False})
 @layout_options
 @click.option(
     "--verify",
@@ -139,7 +144,8 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
 def launch(  # noqa: PLR0913 - one argument per option
     ctx: click.Context,
     *,
-    spec: LayoutSpec,
+    specs: tuple[LayoutSpec, ...],
+    saved: Plan | None,
     verify: str,
     report_bindings: bool,
     report_file: Path | None,
@@ -155,6 +161,7 @@ def launch(  # noqa: PLR0913 - one argument per option
     pmi: str,
     verbose: bool,
     command: tuple[str, ...],
+    more: list[dict[str, tuple[str, ...]]] | None = None,
 ) -> None:
     """Start APP as an MPI job, every rank bound to its own cores, and prove where each one is.
 
@@ -163,6 +170,10 @@ def launch(  # noqa: PLR0913 - one argument per option
 
     The exit status is the application's; 125 means that a rank was not where the plan says.
     """
+    commands = [command, *(part["command"] for part in more or ())]
+    if saved is not None and len(saved.parts) != len(commands):
+        msg = f"--plan is for a job of {len(saved.parts)} parts, and there are {len(commands)} applications"
+        raise UsageError(msg, hint="write an application for each part, with `:` between them")
     topology = this_host(os.environ)
     options = LaunchOptions(
         cwd=cwd,
@@ -178,10 +189,10 @@ def launch(  # noqa: PLR0913 - one argument per option
     )
     _check_writable(report_file)
     result = launch_job(
-        command,
-        plan_for=lambda allocation: _planned(allocation, spec, stdin_rank=options.stdin_rank),
+        commands,
+        plan_for=lambda allocation: _planned(allocation, specs, saved=saved, stdin_rank=options.stdin_rank),
         topology=topology,
-        reserve=spec.reserve,
+        reserve=saved.reserve if saved is not None else reduce(and_, (spec.reserve for spec in specs)),
         options=options,
         environ=os.environ,
         say=_say if verbose else _nothing,
@@ -262,8 +273,10 @@ def _stdin_rank(text: str) -> int | None:
     return int(text)
 
 
-def _planned(allocation: Allocation, spec: LayoutSpec, *, stdin_rank: int | None) -> Plan:
-    made = plan(allocation, spec)
+def _planned(
+    allocation: Allocation, specs: Sequence[LayoutSpec], *, saved: Plan | None, stdin_rank: int | None
+) -> Plan:
+    made = plan(allocation, *specs) if saved is None else replay(saved, allocation)
     if stdin_rank is not None and stdin_rank >= made.n_ranks:
         msg = f"--stdin {stdin_rank}: the job has ranks 0 to {made.n_ranks - 1}"
         raise UsageError(msg, hint="write --stdin 0, or none")

@@ -1,66 +1,174 @@
-"""LAYOUT: the options that say how many ranks go where. ``plan`` and ``launch`` share them."""
+"""LAYOUT: the options that say how many ranks go where. Commands share them; ``:`` begins the next part of a job."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.core import ParameterSource
 
-from rankmap.cpuset import CpuSet
-from rankmap.hostlist import expand
-from rankmap.layout import LayoutSpec
+from rankmap.errors import UsageError
+from rankmap.placement import Plan
+from rankmap.requests import request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["layout_options"]
+    from rankmap.layout import LayoutSpec
+
+__all__ = ["LayoutCommand", "layout_options", "load_plan"]
+
+_MAP_HELP = (
+    "Where ranks go: auto (default), slot, node, an object (hwthread, core, l1cache, l2cache, l3cache, numa, die, "
+    "package), ppr:N:OBJECT, plane:K, rs:a=RANKS,c=CORES[,g=GPUS], manual:LIST:LIST..., seq:FILE, rankfile:FILE; with "
+    "PE=N, SPAN, HWTCPUS, CORECPUS, PACK, SCATTER, OVERSUBSCRIBE, NOOVERSUBSCRIBE, pe-list=LIST."
+)
+_RANK_HELP = "How they are numbered: slot, node, fill, span, object, plane:K, file:FILE."
+_BIND_HELP = "What each may use: none, explicit, or an object as for --map-by; with overload-allowed."
+_PART_SEPARATOR = ":"
 
 _OPTIONS = (
     click.option("-n", "-np", "--np", "n_ranks", type=int, metavar="N", help="Ranks of the job."),
     click.option("-N", "--ppn", "ranks_per_node", type=int, metavar="N", help="Ranks on each node."),
     click.option("-c", "--cpus-per-rank", "cpus_per_rank", type=int, metavar="N", help="Cores of each rank."),
-    click.option("--oversubscribe", is_flag=True, help="Allow more ranks than cores."),
+    click.option("--map-by", default="auto", metavar="PATTERN[:MODIFIER]...", help=_MAP_HELP),
+    click.option("--rank-by", default="", metavar="ORDER", help=_RANK_HELP),
+    click.option("--bind-to", default="", metavar="OBJECT", help=_BIND_HELP),
+    click.option("--smt", type=int, metavar="K", help="Use the first K hardware threads of each core."),
+    click.option("--oversubscribe", is_flag=True, help="Allow more ranks than cores, or than slots."),
     click.option("--reserve", default="", metavar="LIST", help="CPUs to keep free of ranks, such as 0,64."),
-    click.option("--hosts", multiple=True, metavar="LIST", help="Use only these hosts, such as n[0-3],n7."),
+    click.option(
+        "--reserve-per",
+        default="",
+        metavar="OBJECT:N",
+        help="Keep the first N cores of each such object free, such as l3cache:1.",
+    ),
+    click.option(
+        "--hosts", multiple=True, metavar="LIST", help="Use only these hosts, such as n[0-3],n7; with slots n[0-3]:8."
+    ),
     click.option("--exclude-hosts", multiple=True, metavar="LIST", help="Do not use these hosts."),
+    click.option(
+        "--hostfile",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Use only the hosts of this file, a host and maybe slots=N a line.",
+    ),
+)
+_NAMES = frozenset(
+    {"n_ranks", "ranks_per_node", "cpus_per_rank", "map_by", "rank_by", "bind_to", "smt", "oversubscribe", "reserve"}
+    | {"reserve_per", "hosts", "exclude_hosts", "hostfile"}
 )
 
 
-def layout_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the command with the LAYOUT options, called with one LayoutSpec as its keyword ``spec``.
+class LayoutCommand(click.Command):
+    """A command whose words may have several parts, with ``:`` between them: ``-n 4 ./a : -n 8 ./b``.
 
-    The command raises UsageError where an option's value cannot be understood.
+    The first part has the command's own options; later ones have LAYOUT, and the command's arguments if it has any.
     """
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words of every part."""
+        parts: list[list[str]] = [[]]
+        for word in args:
+            if word == _PART_SEPARATOR:
+                parts.append([])
+            else:
+                parts[-1].append(word)
+        own = [one for one in self.params if isinstance(one, click.Argument) and one.nargs == -1]
+        ctx.meta[__name__] = [
+            self._parsed(ctx, number, words, [*_layout_params(), *own]) for number, words in enumerate(parts[1:], 2)
+        ]
+        return super().parse_args(ctx, parts[0])
+
+    def _parsed(
+        self, ctx: click.Context, number: int, words: list[str], params: list[click.Parameter]
+    ) -> click.Context:
+        part = click.Command(self.name, params=params, context_settings=self.context_settings)
+        try:
+            return part.make_context(ctx.info_name, words, parent=ctx.parent)
+        except click.UsageError as error:
+            msg = f"part {number} of the job (after `:`): {error.format_message()}"
+            raise UsageError(msg, hint="later parts have LAYOUT only; all else goes before the first `:`") from error
+
+
+def _layout_params() -> list[click.Parameter]:
+    def holder() -> None:
+        """Carry the options."""
+
+    for option in reversed(_OPTIONS):
+        holder = option(holder)
+    return list(reversed(cast("Any", holder).__click_params__))
+
+
+def layout_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the command with the LAYOUT options and ``--plan``.
+
+    It is called with ``specs``, a LayoutSpec for each part, and ``saved``, the plan of ``--plan`` or None; one of them
+    is empty. The arguments of later parts, where the command has any, arrive as ``more``: one dict of them a part.
+    Use it with ``click.command(cls=LayoutCommand)``. The command raises UsageError where a value cannot be understood.
+    """
+    with_plan = click.option(
+        "--plan",
+        "plan_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Use the plan that `rankmap plan --format json -o FILE` has written, and no other LAYOUT option.",
+    )
+
     @functools.wraps(command)
-    def with_spec(  # noqa: PLR0913 - one argument per option
-        *,
-        n_ranks: int | None,
-        ranks_per_node: int | None,
-        cpus_per_rank: int | None,
-        oversubscribe: bool,
-        reserve: str,
-        hosts: tuple[str, ...],
-        exclude_hosts: tuple[str, ...],
-        **others: object,
-    ) -> object:
-        spec = LayoutSpec(
-            n_ranks=n_ranks,
-            ranks_per_node=ranks_per_node,
-            cpus_per_rank=cpus_per_rank,
-            oversubscribe=oversubscribe,
-            reserve=CpuSet.parse(reserve),
-            hosts=_host_names(hosts),
-            exclude_hosts=_host_names(exclude_hosts),
-        )
-        return command(spec=spec, **others)
+    def with_specs(*, plan_file: Path | None, **words: Any) -> object:  # noqa: ANN401 - whatever click has parsed
+        ctx = click.get_current_context()
+        parts: list[click.Context] = ctx.meta[__name__]
+        saved = None
+        if plan_file is not None:
+            saved = _saved(plan_file, [ctx, *parts])
+        rest = [dict(part.params) for part in parts]
+        specs = tuple(_spec(part) for part in (words, *rest))
+        if any(rest):
+            words["more"] = rest
+        return command(specs=() if saved else specs, saved=saved, **words)
 
     # the last decorator applied is the first option shown
-    for option in reversed(_OPTIONS):
-        with_spec = option(with_spec)
-    return with_spec
+    for option in reversed((*_OPTIONS, with_plan)):
+        with_specs = option(with_specs)
+    return with_specs
 
 
-def _host_names(lists: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(host for text in lists for host in expand(text)))
+def _saved(file: Path, parts: list[click.Context]) -> Plan:
+    """Return the saved plan.
+
+    Raises:
+        UsageError: It cannot be read, or options ask for another layout.
+    """
+    given = [
+        max(parameter.opts, key=len)
+        for part in parts
+        for parameter in part.command.params
+        if parameter.name in _NAMES and part.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        msg = f"--plan {file} and {', '.join(given)}: the plan says where every rank goes"
+        raise UsageError(msg, hint="leave one of them out")
+    return load_plan(file)
+
+
+def load_plan(file: Path) -> Plan:
+    """Return the plan that a file holds.
+
+    Raises:
+        UsageError: It cannot be read, or is no plan.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        msg = f"the plan {file} cannot be read: {reason}"
+        raise UsageError(msg, hint="`rankmap plan --format json -o FILE` writes one") from error
+    return Plan.from_json(text)
+
+
+def _spec(words: dict[str, Any]) -> LayoutSpec:
+    """Return the request of one part, and take its words out."""
+    return request(**{name: words.pop(name) for name in _NAMES})

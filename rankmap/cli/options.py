@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
+from rankmap.discovery.machine import load_all
 from rankmap.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["machine_option", "output_option", "write_result"]
+    from rankmap.topology import Allocation
+
+__all__ = ["allocation_of", "machine_option", "output_option", "write_result"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -27,6 +31,19 @@ def machine_option(command: Callable[_P, _R]) -> Callable[_P, _R]:
         help="Use this machine instead of the one at hand: an hwloc XML file or 'synthetic:DESCRIPTION', with a node "
         "count in front or not (4xnode.xml). Repeat it for unequal nodes.",
     )(command)
+
+
+def allocation_of(machine: tuple[str, ...]) -> Allocation:
+    """Return the allocation of ``--machine``, or of the runtime around this command, or this host.
+
+    Raises:
+        RankmapError: It cannot be read.
+    """
+    if machine:
+        return load_all(machine, environ=os.environ)
+    from rankmap.api import discover  # noqa: PLC0415 - it brings the runtime along, which a recorded machine needs not
+
+    return discover()
 
 
 def output_option(command: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
 
-from rankmap.api import discover
-from rankmap.cli.layout_options import layout_options
-from rankmap.cli.options import machine_option, output_option, write_result
-from rankmap.discovery import machine as machines
+from rankmap.cli.layout_options import LayoutCommand, layout_options
+from rankmap.cli.options import allocation_of, machine_option, output_option, write_result
+from rankmap.errors import UsageError
 from rankmap.exporters import plan as exporter
 from rankmap.planner import plan as make_plan
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
-@click.command()
+@click.command(cls=LayoutCommand)
 @layout_options
 @machine_option
 @click.option(
@@ -34,21 +32,36 @@ __all__ = ["plan"]
     show_default=True,
     help="A table, the plan as one JSON object, or one JSON object per rank.",
 )
+@click.option("--score", "show_score", is_flag=True, help="Show how good the plan is, in a few numbers, not the plan.")
 @output_option
-def plan(*, spec: LayoutSpec, machine: tuple[str, ...], form: str, output: Path | None) -> None:
+def plan(
+    *,
+    specs: tuple[LayoutSpec, ...],
+    saved: Plan | None,
+    machine: tuple[str, ...],
+    form: str,
+    show_score: bool,
+    output: Path | None,
+) -> None:
     """Show where the ranks would go, without starting anything.
 
     Nothing asked is one rank per usable core. Without --machine the ranks are planned for the Dragon runtime around
     this command, or for this host, on the CPUs that this process may use.
     """
-    allocation = machines.load_all(machine, environ=os.environ) if machine else discover()
-    made = make_plan(allocation, spec)
-    write_result(_text(made, form), output)
+    if saved is not None and machine:
+        msg = f"--machine {machine[0]} and --plan: the plan has its nodes with it"
+        raise UsageError(msg, hint="leave one of them out")
+    made = saved or make_plan(allocation_of(machine), *specs)
+    write_result(_text(made, "score" if show_score else form), output)
     for note in made.notes:
         click.echo(f"rankmap: note: {note}", err=True)
 
 
 def _text(made: Plan, form: str) -> str:
+    if form == "score":
+        from rankmap.score import score  # noqa: PLC0415 - seldom asked for
+
+        return exporter.score_table(score(made)) + "\n"
     if form == "json":
         return made.to_json() + "\n"
     if form == "ranks":

@@ -221,6 +221,11 @@ def _cpu_kinds(tree: Tree) -> tuple[CpuKind, ...]:
         kinds.append((speed, cpus_of(element), name or facts.get("CoreType") or (f"{mhz} MHz" if mhz > 0 else "")))
     ranks = sorted({speed for speed, _, _ in kinds})
     return tuple(
-        CpuKind(cpus=cpus, efficiency=ranks.index(speed) if speed.known() else -1, name=name)
+        CpuKind(
+            cpus=cpus,
+            efficiency=ranks.index(speed) if speed.known() else -1,
+            name=name,
+            speed=speed.capacity if speed.capacity >= 0 else speed.max_mhz,
+        )
         for speed, cpus, name in sorted(kinds, key=lambda kind: (kind[0], kind[1]))
     )

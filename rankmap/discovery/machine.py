@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -138,4 +137,4 @@ def this_host_allocation(environ: Mapping[str, str]) -> Allocation:
     Raises:
         AllocationError: There is no libhwloc, or it cannot read this host.
     """
-    return Allocation.of(((socket.gethostname(), this_host(environ)),))
+    return Allocation.of(((os.uname().nodename, this_host(environ)),))

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from rankmap.errors import AllocationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["readings"]
 
 _HINT = "record a node with `lstopo --of xml node.xml`"
+
+_OS_INDEX = re.compile(r"[0-9]{1,5}")  # Linux numbers CPUs below 8192 and memory nodes below 1024
 
 _OSDEV_V3_TO_V2 = (
     (32, "3"),  # OpenFabrics
@@ -51,11 +53,12 @@ def readings(path: Path) -> Iterator[bytes]:
     if root.tag != "topology":
         msg = f"{path} is XML, but not hwloc's: its root element is <{root.tag}>, not <topology>"
         raise AllocationError(msg, hint=_HINT)
-    if not any(element.get("type") == "PU" for element in root.iter("object")):
+    objects = list(root.iter("object"))
+    if not any(element.get("type") == "PU" for element in objects):
         msg = f"{path} describes no PU (processing unit), so no rank can be placed on it"
         raise AllocationError(msg, hint=_HINT)
-    for element in root.iter("object"):
-        flaw = _flaw(element)
+    for element in objects:
+        flaw = _flaw(element.attrib)
         if flaw:
             msg = f"{path} is damaged: a {element.get('type')} object {flaw}"
             raise AllocationError(msg, hint=_HINT)
@@ -67,13 +70,14 @@ def readings(path: Path) -> Iterator[bytes]:
     yield _serialise(root)
 
 
-def _flaw(element: ET.Element) -> str:
+def _flaw(facts: Mapping[str, str]) -> str:
     """Return what is wrong with an object that libhwloc 2.7 to 2.9 would hang on or crash of; "" if nothing."""
-    os_index = element.get("os_index", "")
-    if element.get("type") in {"PU", "NUMANode"} and not re.fullmatch(r"[0-9]{1,5}", os_index):
-        return f"has the os_index {os_index!r}"  # Linux numbers CPUs below 8192 and memory nodes below 1024
-    complete = [f"complete_{name}" for name in ("cpuset", "nodeset") if name in element.attrib]
-    return next((f"has no {name}" for name in complete if not element.get(name)), "")
+    if facts.get("type") in {"PU", "NUMANode"} and not _OS_INDEX.fullmatch(os_index := facts.get("os_index", "")):
+        return f"has the os_index {os_index!r}"
+    for name in ("cpuset", "nodeset"):
+        if name in facts and not facts.get(f"complete_{name}"):
+            return f"has no complete_{name}"
+    return ""
 
 
 def _content(path: Path) -> bytes:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tabulate import tabulate
+from rankmap.exporters import tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from rankmap.placement import Plan, RankPlacement
+    from rankmap.alternatives import Alternative
+    from rankmap.placement import LocalPlacement, Plan, RankPlacement
+    from rankmap.score import Score
 
-__all__ = ["ranks_lines", "table"]
+__all__ = ["alternatives_table", "ranks_lines", "score_table", "table"]
 
 _MAX_ROWS = 200
 _HEAD, _TAIL = 100, 20
@@ -41,7 +43,7 @@ def _rows(plan: Plan, *parts: range) -> str:
         if rows:
             rows.append(("...",) * len(_HEADERS))
         rows += [_row(plan.rank(rank)) for rank in part]
-    return tabulate(rows, headers=_HEADERS, tablefmt="simple", disable_numparse=True)
+    return tables.simple(rows, _HEADERS)
 
 
 def _row(rank: RankPlacement) -> tuple[str, ...]:
@@ -55,21 +57,41 @@ def _row(rank: RankPlacement) -> tuple[str, ...]:
     )
 
 
+def score_table(score: Score) -> str:
+    """Return a score as a table: number, value, what it counts."""
+    rows = [(number.slug, number.value, f"{number.unit} {number.meaning}") for number in score.numbers()]
+    return tables.simple(rows, ("number", "value", "of"))
+
+
+def alternatives_table(found: Sequence[Alternative]) -> str:
+    """Return layouts as a table, the best first: the options that ask for it, and where a better one is better."""
+    rows = [
+        (position, str(one.spec) or "(nothing)", len(one.equals), one.reason or "the best of these")
+        for position, one in enumerate(found, start=1)
+    ]
+    return tables.simple(rows, ("", "options", "same as", "why it is here"))
+
+
 def ranks_lines(plan: Plan) -> Iterator[str]:
     """Yield every rank as a line of JSON without its line end, in rank order: the ``--format ranks`` contract.
 
-    CPUs and NUMA domains are os indices; ``cpus`` is null for an unbound rank.
+    CPUs and NUMA domains are os indices; ``cpus`` is null for an unbound rank. What ranks of alike nodes have in
+    common is put into text once.
     """
-    for rank in plan.iter_ranks():
-        row = {
-            "rank": rank.rank,
-            "node": rank.node_index,
-            "host": rank.host,
-            "local_rank": rank.local_rank,
-            "cpus": None if rank.cpus is None else list(rank.cpus),
-            "numa": rank.numa,
-            "gpus": rank.gpus,
-            "mem": rank.mem,
-            "env": dict(rank.env),
-        }
-        yield json.dumps(row, separators=(",", ":"))
+    rests = [[_rest(local) for local in layout.ranks] for layout in plan.layouts]
+    nodes = {node.node_index: json.dumps(plan.allocation.nodes[node.node_index].host) for node in plan.nodes}
+    for rank, (node, local_rank) in enumerate(plan.iter_places()):
+        index = node.node_index
+        start = f'{{"rank":{rank},"node":{index},"host":{nodes[index]},"local_rank":{local_rank},'
+        yield start + rests[node.layout_index][local_rank]
+
+
+def _rest(local: LocalPlacement) -> str:
+    row = {
+        "cpus": None if local.cpus is None else list(local.cpus),
+        "numa": local.numa,
+        "gpus": local.gpus,
+        "mem": local.mem,
+        "env": dict(local.env),
+    }
+    return json.dumps(row, separators=(",", ":")).removeprefix("{")

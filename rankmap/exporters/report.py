@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tabulate import tabulate
-
 from rankmap.cpuset import CpuSet
+from rankmap.exporters import tables
 
 if TYPE_CHECKING:
     from rankmap.report import RankReport, Report
@@ -19,7 +18,7 @@ _HEADERS = ("rank", "host", "pid", "planned", "observed", "numa", "threads", "")
 def table(report: Report) -> str:
     """Return one row per rank (CPUs as Linux lists them), then where Dragon's own processes run."""
     rows = [_row(rank) for rank in report.ranks]
-    text = tabulate(rows, headers=_HEADERS, tablefmt="simple", disable_numparse=True)
+    text = tables.simple(rows, _HEADERS)
     return "\n".join([text, *_services(report)])
 
 

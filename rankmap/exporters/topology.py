@@ -6,10 +6,9 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from tabulate import tabulate
-
 from rankmap.codec import encode
 from rankmap.cpuset import CpuSet
+from rankmap.exporters import tables
 from rankmap.hostlist import fold
 
 if TYPE_CHECKING:
@@ -194,9 +193,7 @@ def _distance_lines(shape: NodeTopology) -> str:
         return ""
     names = [str(domain.os_index) for domain in shape.numa_domains]
     rows = [[name, *map(str, row)] for name, row in zip(names, shape.distances, strict=True)]
-    return _indented(
-        tabulate(rows, headers=["NUMA", *names], tablefmt="plain", disable_numparse=True, stralign="right")
-    )
+    return _indented(tables.plain(rows, ["NUMA", *names], align="right"))
 
 
 def _ids(numbers: Iterable[int]) -> str:
@@ -210,12 +207,10 @@ def _table(rows: list[dict[str, str]]) -> str:
         return ""
     right = {"NUMA", "GPU", "cores", "package", "memory"}
     return _indented(
-        tabulate(
+        tables.simple(
             [[row[name] for name in used] for row in rows],
-            headers=used,
-            tablefmt="simple",
-            disable_numparse=True,
-            colalign=["right" if name in right else "left" for name in used],
+            used,
+            align=["right" if name in right else "left" for name in used],
         )
     )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rankmap.mapping.apportion import level, proportional
 from rankmap.mapping.default import capacity
@@ -12,29 +11,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rankmap.layout import LayoutSpec
-    from rankmap.mapping.cores import Domain
+    from rankmap.processors import Ground
 
-__all__ = ["Site", "deal", "nodes_taken", "rooms"]
+__all__ = ["MAX_ON_NODE", "Site", "deal", "nodes_taken", "rooms"]
 
-_MAX_ON_NODE = 4 * 1024 * 1024
+MAX_ON_NODE = 4 * 1024 * 1024
 """No Linux host has more processes. Source: linux, include/linux/threads.h, PID_MAX_LIMIT."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """A node that the request may use: its position in the allocation, and its free cores (shared by equal nodes)."""
+class Site(NamedTuple):
+    """A node that the request may use: its position in the allocation, what it has, and its slots if it has any."""
 
     node_index: int
     host: str
-    shape_index: int
-    domains: tuple[Domain, ...]
+    ground: Ground
+    slots: int | None = None
 
 
 def rooms(sites: Sequence[Site], *, cpus_per_rank: int | None) -> tuple[int, ...]:
     """Return how many ranks of that many cores (of one, when None) every site holds."""
-    by_shape = {site.shape_index: site.domains for site in sites}
-    room = {shape: capacity(domains, cpus_per_rank=cpus_per_rank) for shape, domains in by_shape.items()}
-    return tuple(room[site.shape_index] for site in sites)
+    room = {
+        ground: capacity(ground.domains, cpus_per_rank=cpus_per_rank)
+        for ground in dict.fromkeys(site.ground for site in sites)
+    }
+    return tuple(room[site.ground] if site.slots is None else min(room[site.ground], site.slots) for site in sites)
 
 
 def deal(spec: LayoutSpec, room: Sequence[int]) -> tuple[int, ...] | None:
@@ -54,11 +54,11 @@ def deal(spec: LayoutSpec, room: Sequence[int]) -> tuple[int, ...] | None:
             return level(n_ranks, capacities=room)
         if not (spec.oversubscribe and total):
             return None
-        if n_ranks > _MAX_ON_NODE * sum(map(bool, room)):
+        if n_ranks > MAX_ON_NODE * sum(map(bool, room)):
             return None
         return proportional(n_ranks, weights=room, low=[0] * len(room), high=[n_ranks if r else 0 for r in room])
     n_nodes = nodes_taken(spec.n_ranks, spec.ranks_per_node) if spec.n_ranks else len(room)
-    if n_nodes > len(room) or spec.ranks_per_node > _MAX_ON_NODE:
+    if n_nodes > len(room) or spec.ranks_per_node > MAX_ON_NODE:
         return None
     left = spec.n_ranks or n_nodes * spec.ranks_per_node
     counts = [min(spec.ranks_per_node, max(0, left - i * spec.ranks_per_node)) for i in range(len(room))]

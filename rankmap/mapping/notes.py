@@ -2,51 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.hostlist import fold
-from rankmap.mapping.refusal import cores, domain_sizes
+from rankmap.layout_parts import Pattern
+from rankmap.mapping.refusal import counted, domain_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rankmap.layout import LayoutSpec
-    from rankmap.mapping.cores import Domain, FreeCore
+    from rankmap.mapping.kinds import NodeKind
     from rankmap.placement import LocalPlacement
 
-__all__ = ["LayoutUse", "layout_notes", "unused_note"]
+__all__ = ["layout_notes", "unused_note"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayoutUse:
-    """A layout with what it was made of: its hosts, the first rank of the first one, and every local rank's cores."""
+def layout_notes(
+    spec: LayoutSpec,
+    kind: NodeKind,
+    *,
+    hosts: Sequence[str],
+    numbers: Sequence[int],
+    ranks: Sequence[LocalPlacement],
+    idle: bool = True,
+) -> Iterator[str]:
+    """Yield what there is to say about the ranks of alike nodes.
 
-    hosts: tuple[str, ...]
-    first_rank: int
-    domains: tuple[Domain, ...]
-    blocks: tuple[tuple[FreeCore, ...], ...]
-    ranks: tuple[LocalPlacement, ...]
-
-
-def layout_notes(spec: LayoutSpec, use: LayoutUse) -> Iterator[str]:
-    """Yield what there is to say about one layout, the same for all of its hosts."""
-    spanning = [i for i, local in enumerate(use.ranks) if len(local.numa) > 1]
-    if spec.cpus_per_rank and spanning:
-        yield f"{_who(use, spanning)} (asked: -c {spec.cpus_per_rank}, {domain_sizes(use.domains)})"
-    n_cores = sum(map(len, use.domains))
-    widths = {len(block) for block in use.blocks}
-    if not spec.cpus_per_rank and len(widths) > 1:
-        where = f"{'each of ' * (len(use.hosts) > 1)}{fold(use.hosts)}"
+    Args:
+        spec: What was asked.
+        kind: What was made of it.
+        hosts: The nodes.
+        numbers: The ranks on the first of them, and below their placements.
+        ranks: Where they are.
+        idle: Whether to say what stays idle.
+    """
+    unit = "hardware thread" if kind.ground.threads else "core"
+    wanted = spec.processors_per_rank
+    spanning = [i for i, local in enumerate(ranks) if len(local.numa) > 1]
+    if wanted and spanning and spec.bind_to is None:
+        asked = f"asked: -c {wanted}, {domain_sizes(kind.ground.domains, unit)}"
+        yield f"{_who(hosts, numbers, spanning, ranks)} ({asked})"
+    widths = {len(positions) for positions in kind.chosen}
+    if not wanted and len(widths) > 1 and spec.map_by.pattern is Pattern.AUTO:
         least = min(widths)
-        yield f"ranks on {where} have {least} to {cores(max(widths))}; -c {least} gives all of them {cores(least)}"
-    each = "each of " * (len(use.hosts) > 1)
-    taken = {core.cpus for block in use.blocks for core in block}
-    if sum(map(len, use.blocks)) > len(taken):
-        yield f"{len(use.blocks)} ranks share {cores(len(taken))} on {each}{fold(use.hosts)} (--oversubscribe)"
-    if idle := n_cores - len(taken):
-        yield f"{idle} of {cores(n_cores)} on {each}{fold(use.hosts)} stay{'s' * (idle == 1)} idle"
+        has = f"ranks on {_where(hosts)} have {least} to {counted(max(widths), unit)}"
+        yield f"{has}; -c {least} gives all of them {counted(least, unit)}"
+    n_taken = len({position for positions in kind.chosen for position in positions})
+    if sum(map(len, kind.chosen)) > n_taken:
+        yield f"{len(ranks)} ranks share {counted(n_taken, unit)} on {_where(hosts)}"
+    n_free = len(kind.ground.processors)
+    bound = reduce(or_, (local.cpus for local in ranks if local.cpus is not None), CpuSet())
+    if not idle or any(local.cpus is None for local in ranks):
+        return  # unbound ranks may use them all
+    if n_idle := sum(one.cpus.isdisjoint(bound) for one in kind.ground.processors):
+        yield f"{n_idle} of {counted(n_free, unit)} on {_where(hosts)} stay{'s' * (n_idle == 1)} idle"
+
+
+def _where(hosts: Sequence[str]) -> str:
+    return f"{'each of ' * (len(hosts) > 1)}{fold(hosts)}"
 
 
 def unused_note(hosts: Sequence[str]) -> Iterator[str]:
@@ -55,17 +72,17 @@ def unused_note(hosts: Sequence[str]) -> Iterator[str]:
         yield f"{fold(hosts)} {'have' if len(hosts) > 1 else 'has'} no ranks"
 
 
-def _who(use: LayoutUse, spanning: Sequence[int]) -> str:
+def _who(hosts: Sequence[str], numbers: Sequence[int], spanning: Sequence[int], ranks: Sequence[LocalPlacement]) -> str:
     """Return ``rank 3 spans NUMA domains 0,1``, or how many domains several ranks span."""
-    if len(use.hosts) > 1:
-        names, where = CpuSet.of(spanning), f" on each of {fold(use.hosts)}"
+    if len(hosts) > 1:
+        names, where = CpuSet.of(spanning), f" on each of {fold(hosts)}"
         kind = "local rank"
     else:
-        names, where = CpuSet.of(use.first_rank + i for i in spanning), ""
+        names, where = CpuSet.of(numbers[i] for i in spanning), ""
         kind = "rank"
     if len(spanning) == 1:
-        numa = ",".join(map(str, use.ranks[spanning[0]].numa))
+        numa = ",".join(map(str, ranks[spanning[0]].numa))
         return f"{kind} {names}{where} spans NUMA domains {numa}"
-    widths = {len(use.ranks[i].numa) for i in spanning}
+    widths = {len(ranks[i].numa) for i in spanning}
     many = f"{min(widths)} to {max(widths)}" if len(widths) > 1 else f"{max(widths)}"
     return f"{kind}s {names}{where} span {many} NUMA domains each"

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rankmap.layout import LayoutSpec
-    from rankmap.mapping.cores import Domain
     from rankmap.mapping.dealing import Site
+    from rankmap.processors import Domain
 
-__all__ = ["domain_sizes", "refusal"]
+__all__ = ["counted", "domain_sizes", "refusal", "unit"]
 
 _MAX_SUGGESTIONS = 4
 _MAX_SHAPES = 8
@@ -24,15 +24,16 @@ _MAX_SHAPES = 8
 
 def refusal(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
     """Return the error for a request that ``deal`` found no room for."""
-    room = rooms(sites, cpus_per_rank=spec.cpus_per_rank)
+    room = rooms(sites, cpus_per_rank=spec.processors_per_rank)
     lines = list(_problems(spec, sites, room))
-    shapes = dict.fromkeys(site.shape_index for site in sites)
-    for shape in list(shapes)[:_MAX_SHAPES]:
-        alike = [i for i, site in enumerate(sites) if site.shape_index == shape]
-        lines.append(f"  {_there_is(spec, sites[alike[0]].domains, [sites[i].host for i in alike], room[alike[0]])}")
-    if len(shapes) > _MAX_SHAPES:
-        lines.append(f"  and {len(shapes) - _MAX_SHAPES} more kinds of node")
-    fitting = [str(near) for near in nearest(spec, sites)]
+    grounds = dict.fromkeys(site.ground for site in sites)
+    for ground in list(grounds)[:_MAX_SHAPES]:
+        alike = [i for i, site in enumerate(sites) if site.ground is ground]
+        lines.append(f"  {_there_is(spec, sites[alike[0]], [sites[i].host for i in alike], room[alike[0]])}")
+    if len(grounds) > _MAX_SHAPES:
+        lines.append(f"  and {len(grounds) - _MAX_SHAPES} more kinds of node")
+    plain = replace(spec, cpus_per_rank=spec.processors_per_rank, map_by=replace(spec.map_by, pe=None))
+    fitting = [str(near) for near in nearest(plain, sites)]
     return PlacementError("\n".join(lines), hint=f"these fit: {' | '.join(fitting)}" if fitting else _NO_ROOM)
 
 
@@ -48,65 +49,72 @@ def nearest(spec: LayoutSpec, sites: Sequence[Site]) -> tuple[LayoutSpec, ...]:
     return tuple(found)[:_MAX_SUGGESTIONS]
 
 
-def domain_sizes(domains: Sequence[Domain]) -> str:
-    """Return how many free cores the domains have, in words: ``a domain has 8 cores``."""
+def domain_sizes(domains: Sequence[Domain], unit: str) -> str:
+    """Return how many free processors the domains have, in words: ``a domain has 8 cores``."""
     sizes = {len(domain) for domain in domains}
     if len(sizes) == 1:
-        return f"a domain has {cores(min(sizes))}"
-    return f"domains have {min(sizes)} to {cores(max(sizes))}"
+        return f"a domain has {counted(min(sizes), unit)}"
+    return f"domains have {min(sizes)} to {counted(max(sizes), unit)}"
 
 
-def cores(count: int) -> str:
+def counted(count: int, thing: str) -> str:
     """Return ``1 core``, ``2 cores``."""
-    return f"{count} core{'s' * (count != 1)}"
+    return f"{count} {thing}{'s' * (count != 1)}"
 
 
-def _ranks(count: int) -> str:
-    return f"{count} rank{'s' * (count != 1)}"
-
-
-def _nodes(count: int) -> str:
-    return f"{count} node{'s' * (count != 1)}"
+def unit(spec: LayoutSpec) -> str:
+    """Return what a processor is called: core, or hardware thread."""
+    return "hardware thread" if spec.threads else "core"
 
 
 def _fits(spec: LayoutSpec, sites: Sequence[Site]) -> bool:
     kept = [site for site in sites if site.host not in spec.exclude_hosts]
-    return deal(spec, rooms(kept, cpus_per_rank=spec.cpus_per_rank)) is not None
+    return deal(spec, rooms(kept, cpus_per_rank=spec.processors_per_rank)) is not None
 
 
 def _problems(spec: LayoutSpec, sites: Sequence[Site], room: Sequence[int]) -> Iterator[str]:
     n_ranks, per_node = spec.n_ranks, spec.ranks_per_node
     asked = spec.counts()
-    each = f" of {cores(spec.cpus_per_rank)}" if spec.cpus_per_rank else ""
+    each = f" of {counted(spec.processors_per_rank, unit(spec))}" if spec.processors_per_rank else ""
     if not any(room):
-        what = f"{spec.cpus_per_rank} free cores" if spec.cpus_per_rank else "a free core"
+        what = f"free {unit(spec)}"
+        what = f"{spec.processors_per_rank} {what}s" if spec.processors_per_rank else f"a {what}"
         yield f"{asked}: no node has {what}" if asked else f"no node has {what}"
         return
     if per_node is None:
-        yield f"{asked}: {_ranks(n_ranks or 1)}{each} do not fit on {_nodes(len(room))} with room for {sum(room)}"
+        what = f"{counted(n_ranks or 1, 'rank')}{each}"
+        yield f"{asked}: {what} do not fit on {counted(len(room), 'node')} with room for {sum(room)}"
         return
     if n_ranks and (taken := nodes_taken(n_ranks, per_node)) > len(room):
-        yield f"{asked}: {_ranks(n_ranks)}, {per_node} on each node, take {_nodes(taken)}, and there are {len(room)}"
+        what = f"{counted(n_ranks, 'rank')}, {per_node} on each node"
+        yield f"{asked}: {what}, take {counted(taken, 'node')}, and there are {len(room)}"
     used = room[: nodes_taken(n_ranks, per_node)] if n_ranks else room
     needed = min(per_node, n_ranks or per_node)
     full = [sites[i].host for i, r in enumerate(used) if r < needed and not (spec.oversubscribe and r)]
     if full:
-        yield f"{asked}: {_ranks(needed)}{each} do not fit on {fold(full)}"
+        yield f"{asked}: {counted(needed, 'rank')}{each} do not fit on {fold(full)}"
 
 
-def _there_is(spec: LayoutSpec, domains: Sequence[Domain], hosts: Sequence[str], room: int) -> str:
-    name = f"{fold(hosts)} ({_nodes(len(hosts))})" if len(hosts) > 1 else hosts[0]
+def _there_is(spec: LayoutSpec, site: Site, hosts: Sequence[str], room: int) -> str:
+    domains, name = site.ground.domains, hosts[0]
+    if len(hosts) > 1:
+        name = f"{fold(hosts)} ({counted(len(hosts), 'node')})"
     if not domains:
-        return f"{name}: no free core"
-    free = f"{sum(map(len, domains))} free core{'s' * (sum(map(len, domains)) != 1)}"
-    numa = f"{len(domains)} NUMA domains, {domain_sizes(domains)}" if len(domains) > 1 else "1 NUMA domain"
-    each = f" of {cores(spec.cpus_per_rank)}" if spec.cpus_per_rank else ""
-    fits = f"room for {_ranks(room)}{each}{' on each' * (len(hosts) > 1)}" if room else f"no room for a rank{each}"
-    return f"{name}: {free} in {numa}: {fits}"
+        return f"{name}: no free {unit(spec)}"
+    free = counted(len(site.ground.processors), f"free {unit(spec)}")
+    numa = "1 NUMA domain"
+    if len(domains) > 1:
+        numa = f"{len(domains)} NUMA domains, {domain_sizes(domains, unit(spec))}"
+    slots = "" if site.slots is None else f", {counted(site.slots, 'slot')}"
+    each = f" of {counted(spec.processors_per_rank, unit(spec))}" if spec.processors_per_rank else ""
+    fits = f"no room for a rank{each}"
+    if room:
+        fits = f"room for {counted(room, 'rank')}{each}{' on each' * (len(hosts) > 1)}"
+    return f"{name}: {free} in {numa}{slots}: {fits}"
 
 
 def _candidates(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]:
-    room = rooms(sites, cpus_per_rank=spec.cpus_per_rank)
+    room = rooms(sites, cpus_per_rank=spec.processors_per_rank)
     n_ranks, per_node = spec.n_ranks, spec.ranks_per_node
     if per_node is None:
         if sum(room):
@@ -134,13 +142,13 @@ def _candidates(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]
 
 def _fewer_cores(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]:
     """Yield the request with the most cores per rank that fit; with fewer ranks too where no node has the cores."""
-    widest = max(sum(map(len, site.domains)) for site in sites)
-    for fewer in range(min((spec.cpus_per_rank or 1) - 1, widest), 0, -1):
+    widest = max(sum(map(len, site.ground.domains)) for site in sites)
+    for fewer in range(min((spec.processors_per_rank or 1) - 1, widest), 0, -1):
         candidate = replace(spec, cpus_per_rank=fewer)
         if _fits(candidate, sites):
             yield candidate
             break
-    if spec.cpus_per_rank and spec.cpus_per_rank > widest > 0:
+    if spec.processors_per_rank and spec.processors_per_rank > widest > 0:
         yield replace(
             spec,
             cpus_per_rank=widest,

@@ -71,7 +71,7 @@ class JobRequest:
 
     Args:
         plan_for: Makes the plan from the live allocation; raises RankmapError where it does not fit.
-        application: What every rank becomes.
+        applications: What every rank of each part of the job becomes.
         host: This host's name.
         topology: This host's topology, as hwloc sees it.
         backend: Dragon's PMI back end, "pmix" or "cray"; "" starts the ranks without one.
@@ -87,7 +87,7 @@ class JobRequest:
     """
 
     plan_for: Callable[[Allocation], Plan]
-    application: Application
+    applications: tuple[Application, ...]
     host: str
     topology: NodeTopology
     backend: str

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankmap.errors import RuntimeUnusableError
 from rankmap.runtime import application, mpi_library
 from rankmap.runtime.inside import InsideSession, require_libpmix
 from rankmap.runtime.job import START_TIMEOUT_S, JobRequest, JobResult, OutputOptions, Pmi, Verify
@@ -60,7 +61,7 @@ class LaunchOptions:
 
 
 def launch_job(  # noqa: PLR0913 - one call for the command line and the API; each argument is a thing of its own
-    argv: Sequence[str],
+    commands: Sequence[Sequence[str]],
     *,
     plan_for: Callable[[Allocation], Plan],
     topology: NodeTopology,
@@ -74,7 +75,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
     Everything that can be refused is refused before the runtime starts.
 
     Args:
-        argv: The application and its arguments.
+        commands: The application and its arguments, of each part of the job.
         plan_for: Makes the plan; called once for this host as hwloc sees it, and once for what Dragon offers.
         topology: This host's.
         reserve: PU os indices that ranks do not use and Dragon's services are bound to.
@@ -86,12 +87,19 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         RankmapError: The application, the layout, the MPI library or Dragon is not usable.
     """
     host = os.uname().nodename
-    resolved = application.resolve(argv, cwd=options.cwd or Path(), environ=environ, set_env=options.set_env)
+    applications = [
+        application.resolve(argv, cwd=options.cwd or Path(), environ=environ, set_env=options.set_env)
+        for argv in commands
+    ]
     plan = plan_for(Allocation.of(((host, topology),)))
+    _require_no_gpus(plan)
     inside = in_runtime(environ)
     libpmix = None if options.pmi in {Pmi.NONE, Pmi.CRAY} else find_libpmix(environ)
-    use = _mpi_use(resolved, options.pmi, environ=environ, libpmix=str(libpmix.path) if libpmix else "")
-    mpi_library.require_pmi(use, n_ranks=plan.n_ranks)
+    path = str(libpmix.path) if libpmix else ""
+    uses = [_mpi_use(resolved, options.pmi, environ=environ, libpmix=path) for resolved in applications]
+    for use in uses:
+        mpi_library.require_pmi(use, n_ranks=plan.n_ranks)
+    use = _common(applications, uses)
     if not inside:
         dragon_command(environ)
         require_room(environ)
@@ -118,8 +126,9 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         segments = mpi_library.segment_variables(control.shared_memory, environ) if use.pmi else {}
         request = JobRequest(
             plan_for=plan_for,
-            application=application.with_env(
-                resolved, {**({} if inside else restored(environ)), **segments, **use.set_env}
+            applications=tuple(
+                application.with_env(resolved, {**({} if inside else restored(environ)), **segments, **own.set_env})
+                for resolved, own in zip(applications, uses, strict=True)
             ),
             host=host,
             topology=topology,
@@ -137,6 +146,32 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         return Supervisor(request, control, start).run()
     finally:
         control.remove()
+
+
+def _require_no_gpus(plan: Plan) -> None:
+    """Raise where ranks are planned with GPUs: they would not be told which.
+
+    Raises:
+        RuntimeUnusableError: A rank has GPUs.
+    """
+    if any(local.gpus for layout in plan.layouts for local in layout.ranks):
+        msg = "the plan gives ranks GPUs, and rankmap cannot hand them over yet"
+        raise RuntimeUnusableError(
+            msg, hint="plan without g=, and choose the GPU in the application (RANKMAP_LOCAL_RANK)"
+        )
+
+
+def _common(applications: Sequence[application.Application], uses: Sequence[mpi_library.MpiUse]) -> mpi_library.MpiUse:
+    """Return what the parts of a job have in common, which is one MPI job.
+
+    Raises:
+        RuntimeUnusableError: They do not speak the same PMI.
+    """
+    for resolved, use in zip(applications, uses, strict=True):
+        if use.pmi != uses[0].pmi:
+            msg = f"{applications[0].path} speaks {uses[0].pmi or 'no PMI'}, {resolved.path} {use.pmi or 'none'}"
+            raise RuntimeUnusableError(msg, hint="the parts of a job are one MPI job: build them with one MPI library")
+    return uses[0]
 
 
 def _mpi_use(

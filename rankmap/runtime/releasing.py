@@ -42,7 +42,8 @@ def release_all(ranks: Sequence[RankProcess], job: Job, output: RankOutput) -> N
         outputs = [_open(rank.number, request, output, opened) for rank in ranks]
         for rank, placement, fds in zip(ranks, job.plan.iter_ranks(), outputs, strict=True):
             paths, slack_ns = request.drop_paths, job.slack_ns
-            rank.release(go(request.application, placement, job=job.name, drop_paths=paths, slack_ns=slack_ns), fds)
+            application = request.applications[job.plan.part_of(placement.rank)]
+            rank.release(go(application, placement, job=job.name, drop_paths=paths, slack_ns=slack_ns), fds)
 
 
 def _open(rank: int, request: JobRequest, output: RankOutput, opened: ExitStack) -> list[int]:

@@ -274,3 +274,47 @@ def test_reserved_cpus_hold_the_services_and_no_rank(rankmap: Rankmap, tmp_path:
     assert last not in json.loads(done.stdout)
     report = json.loads(report_file.read_text())
     assert {(last,)} == {tuple(service["cpus"]) for service in report["services"]}
+
+
+APART = "import os, sys; from mpi4py import MPI; w = MPI.COMM_WORLD; sys.stdout.write(f'{w.rank}/{w.size} %s\\n')"
+
+
+def test_two_programs_are_one_job(rankmap: Rankmap, tmp_path: Path) -> None:
+    """``A : B`` is one MPI_COMM_WORLD, ranks numbered part after part, each part with its own layout."""
+    report_file = tmp_path / "report.json"
+    done = rankmap(
+        "launch", "-n", "1", "--oversubscribe", "--report", str(report_file), *python(APART % "a"), ":",
+        "-n", "2", "--map-by", "core:OVERSUBSCRIBE", *python(APART % "b"),
+    )  # fmt: skip
+    assert (0, "rankmap: placement: 3/3 ranks as planned") == (done.status, done.last_line), done.stderr
+    assert ["0/3 a", "1/3 b", "2/3 b"] == sorted(done.stdout.splitlines())
+    assert "match" == json.loads(report_file.read_text())["verdict"]
+
+
+def test_a_saved_plan_is_launched(rankmap: Rankmap, tmp_path: Path) -> None:
+    """The same places; the plan's host may have another name when it is of the same make."""
+    saved = tmp_path / "p.json"
+    machine = tmp_path / "node.xml"
+    assert 0 == rankmap("topo", "--format", "xml", "-o", str(machine)).status
+    assert 0 == rankmap("plan", *TWO, "--machine", str(machine), "--format", "json", "-o", str(saved)).status
+    done = rankmap("launch", "-v", "--plan", str(saved), *python(APART % "c"))
+    assert (0, ["0/2 c", "1/2 c"]) == (done.status, sorted(done.stdout.splitlines())), done.stderr
+    assert f"note: the plan's n0 are {os.uname().nodename} here" in done.stderr
+
+
+def test_a_saved_plan_that_does_not_fit_is_refused(rankmap: Rankmap, tmp_path: Path) -> None:
+    """With what differs; nothing is started."""
+    saved = tmp_path / "p.json"
+    machine = "synthetic:pack:2 numa:2 core:8 pu:2"
+    assert 0 == rankmap("plan", "-n", "8", "--machine", machine, "--format", "json", "-o", str(saved)).status
+    done = rankmap("launch", "--plan", str(saved), *python("pass"))
+    assert 121 == done.status
+    assert "the plan does not fit the nodes that there are" in done.stderr
+    assert "another kind of node than planned for: packages 2, now" in done.stderr
+    assert done.seconds < 5
+
+
+def test_unbound_ranks_may_use_every_core(rankmap: Rankmap) -> None:
+    """``--bind-to none`` is honoured, and verified as what it is."""
+    done = rankmap("launch", *TWO, "--bind-to", "none", *python("import os; print(len(os.sched_getaffinity(0)))"))
+    assert (0, [str(len(CORES))] * 2) == (done.status, done.stdout.split()), done.stderr

@@ -39,6 +39,11 @@ ls -A . /dev/shm /tmp >{out}/before
 python -m rankmap launch -n {n_ranks} --start-timeout {start_s} --report $PWD/{out}/report.json -- \
     python mpi_examples/hello_affinity.py --pages >{out}/stdout 2>{out}/stderr
 echo $? >{out}/status
+python -m rankmap plan -n 4 --map-by numa --bind-to core --format json -o {out}/plan.json : \
+    -n 4 --map-by core --rank-by fill 2>{out}/plan.err
+python -m rankmap launch --plan {out}/plan.json --start-timeout {start_s} --report $PWD/{out}/parts.json -- \
+    python mpi_examples/hello_affinity.py : -- python mpi_examples/hello_affinity.py >{out}/parts.out 2>{out}/parts.err
+echo $? >{out}/parts.status
 ls -A . /dev/shm /tmp >{out}/after
 pgrep -f 'dragon|rankmap' >{out}/running
 true
@@ -46,7 +51,7 @@ true
 
 LINE = re.compile(
     r"rank +(?P<rank>\d+) of (?P<size>\d+)  host (?P<host>\S+) +pid (?P<pid>\d+) +cpus (?P<cpus>\S+)"
-    r" +numa (?P<numa>\S+) +no GPU variable +pages (?P<pages>.+)"
+    r" +numa (?P<numa>\S+) +no GPU variable(?: +pages (?P<pages>.+))?"
 )
 
 
@@ -69,20 +74,24 @@ class Launch:
     stdout: str
     stderr: str
     report: dict[str, Any]
+    parts_status: str
+    parts_stdout: str
+    parts_stderr: str
+    parts_report: dict[str, Any]
     before: str
     after: str
     running: str
 
-    def hellos(self) -> list[Hello]:
+    def hellos(self, stdout: str | None = None) -> list[Hello]:
         """Return what the ranks printed, in rank order."""
-        found = [LINE.fullmatch(line) for line in self.stdout.splitlines()]
-        assert all(found), f"not a line of hello_affinity.py in:\n{self.stdout}{self.stderr}"
+        found = [LINE.fullmatch(line) for line in (stdout or self.stdout).splitlines()]
+        assert all(found), f"not a line of hello_affinity.py in:\n{stdout or self.stdout}{self.stderr}"
         return sorted((parse_hello(match) for match in found if match), key=lambda hello: hello.rank)
 
 
 def parse_hello(match: re.Match[str]) -> Hello:
     """Return the rank that a line of hello_affinity.py describes."""
-    pages = re.findall(r"([\d.]+) MiB on (\d+)", match["pages"])
+    pages = re.findall(r"([\d.]+) MiB on (\d+)", match["pages"] or "")
     bounds = [part.split("-") for part in match["cpus"].split(",")]
     return Hello(
         rank=int(match["rank"]),
@@ -127,6 +136,10 @@ def launch() -> Iterator[Launch]:
             stdout=texts["stdout"],
             stderr=texts["stderr"],
             report=json.loads(texts["report.json"]),
+            parts_status=texts["parts.status"].strip(),
+            parts_stdout=texts["parts.out"],
+            parts_stderr=texts["plan.err"] + texts["parts.err"],
+            parts_report=json.loads(texts.get("parts.json", "{}")),
             before=texts["before"],
             after=texts["after"],
             running=texts["running"],
@@ -178,6 +191,16 @@ def test_report_agrees_with_the_ranks(launch: Launch) -> None:
     """The report's process ids and CPUs are those that the ranks themselves print."""
     seen = [(rank["observed"]["pid"], frozenset(rank["observed"]["cpus"])) for rank in launch.report["ranks"]]
     assert [(hello.pid, hello.cpus) for hello in launch.hellos()] == seen
+
+
+def test_a_saved_plan_of_two_programs_is_launched_as_planned(launch: Launch) -> None:
+    """One MPI job of 8: a rank on each NUMA domain, then four on the cores that these have left, node's order."""
+    assert "0" == launch.parts_status, launch.parts_stderr
+    hellos = launch.hellos(launch.parts_stdout)
+    assert [(rank, N_RANKS) for rank in range(N_RANKS)] == [(hello.rank, hello.size) for hello in hellos]
+    cores = [0, 2, 4, 6, 1, 3, 5, 7]
+    assert [frozenset({core, core + 8}) for core in cores] == [hello.cpus for hello in hellos]
+    assert "match" == launch.parts_report["verdict"]
 
 
 def test_nothing_is_left(launch: Launch) -> None:

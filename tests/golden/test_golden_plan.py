@@ -1,4 +1,4 @@
-"""What ``rankmap plan`` prints, case by case, against text that a person has read.
+"""What ``rankmap plan``, ``why`` and ``whatif`` print, case by case, against text that a person has read.
 
 A case is a folder with ``request.toml`` (``args``) and ``expected.txt``. ``pytest --update-golden`` rewrites the texts.
 """
@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HERE = Path(__file__).parent
-CASES = sorted(path.parent for path in HERE.glob("plan-*/request.toml"))
+CASES = sorted(path.parent for path in HERE.glob("*/request.toml"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_plan_prints_as_reviewed(case: Path, capsys: pytest.CaptureFixture[str], golden: Callable[..., None]) -> None:
+def test_what_is_printed_is_as_reviewed(
+    case: Path,
+    capsys: pytest.CaptureFixture[str],
+    golden: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Standard output, standard error and status are what was reviewed."""
+    monkeypatch.chdir(HERE.parents[1])
     args = tomllib.loads((case / "request.toml").read_text())["args"]
 
     with pytest.raises(SystemExit) as end:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -13,13 +12,12 @@ from hypothesis import strategies as st
 
 from rankmap.cpuset import CpuSet
 from rankmap.errors import PlacementError, RankmapError
-from rankmap.hostlist import expand
 from rankmap.layout import LayoutSpec
-from rankmap.mapping.cores import Domain, free_domains
 from rankmap.placement import Plan
 from rankmap.planner import plan
+from rankmap.processors import Domain, ground
 from rankmap.topology import Allocation, Node, NodeTopology
-from tests.property.strategies import allocations, relabelled, specs, topologies
+from tests.property.strategies import allocations, relabelled, spec_of, specs, topologies
 
 
 def _planned(nodes: Allocation, spec: LayoutSpec) -> Plan:
@@ -32,7 +30,7 @@ def _planned(nodes: Allocation, spec: LayoutSpec) -> Plan:
 
 
 def _domains(made: Plan, node_index: int) -> tuple[Domain, ...]:
-    return free_domains(made.allocation.topology(node_index), reserve=made.spec.reserve)
+    return ground(made.allocation.topology(node_index), reserve=made.reserve).domains
 
 
 def _core_positions(domains: tuple[Domain, ...]) -> dict[CpuSet, int]:
@@ -201,24 +199,9 @@ def test_refusals_are_ours_and_their_suggestions_fit(nodes: Allocation, spec: La
     except PlacementError as refused:
         if refused.hint.startswith("these fit: "):
             for text in refused.hint.removeprefix("these fit: ").split(" | "):
-                plan(nodes, _spec(text))
+                plan(nodes, spec_of(text))
     except RankmapError:
         pass
-
-
-def _spec(text: str) -> LayoutSpec:
-    """Return the spec of an option string, read as the command line reads it."""
-    words = shlex.split(text)
-    values = {a: b for a, b in zip(words, [*words[1:], ""], strict=True) if a.startswith("-")}
-    return LayoutSpec(
-        n_ranks=int(values["-n"]) if "-n" in values else None,
-        ranks_per_node=int(values["-N"]) if "-N" in values else None,
-        cpus_per_rank=int(values["-c"]) if "-c" in values else None,
-        oversubscribe="--oversubscribe" in values,
-        reserve=CpuSet.parse(values.get("--reserve", "")),
-        hosts=expand(values.get("--hosts", "")),
-        exclude_hosts=expand(values.get("--exclude-hosts", "")),
-    )
 
 
 @given(allocations())

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import rankmap
-from rankmap import api
 from rankmap.cpuset import CpuSet
-from rankmap.errors import PlacementError, RuntimeUnusableError, UsageError
+from rankmap.errors import RuntimeUnusableError, UsageError
 from rankmap.layout import LayoutSpec
+from rankmap.requests import request
 from tests.topologies_made import allocation, made
 
 NODE = made([[2], [2]])
@@ -44,10 +44,14 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_keywords_are_the_fields_of_a_layout() -> None:
-    """Whatever the command line can ask, a program can."""
-    parameters = inspect.signature(rankmap.plan).parameters
-    assert list(LayoutSpec.__dataclass_fields__) == [name for name in parameters if name != "allocation"]
-    assert {parameters[name].kind for name in LayoutSpec.__dataclass_fields__} == {inspect.Parameter.KEYWORD_ONLY}
+    """Whatever the command line can ask, a program can; slots are part of hosts, or come with a hostfile."""
+    parameters = dict(inspect.signature(rankmap.plan).parameters)
+    assert "allocation" == parameters.pop("allocation").name
+    assert "then" == parameters.pop("then").name
+    from_a_file = {"hostfile": "slots"}
+    assert set(LayoutSpec.__dataclass_fields__) == {from_a_file.get(name, name) for name in parameters}
+    assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert list(parameters) == list(inspect.signature(request).parameters)
 
 
 @pytest.mark.parametrize("reserve", ["0", CpuSet(1)])
@@ -82,23 +86,26 @@ def test_launch_outside_a_runtime_says_how_to_get_one(monkeypatch: pytest.Monkey
     assert "dragon -s" in caught.value.hint
 
 
-def test_a_plan_that_does_not_fit_the_live_nodes_is_refused_with_every_rank() -> None:
-    """Wrong hosts and CPUs that are not usable are named together."""
-    made_plan = rankmap.plan(allocation(NODE, NODE), ranks_per_node=2)
-    live = allocation(NODE.restricted(CpuSet.parse("0-2")))
-    with pytest.raises(PlacementError) as caught:
-        api._still_fits(made_plan, live)
-    assert caught.value.message.splitlines() == [
-        "rank 1 is planned on CPUs 2-3 of n0; 3 are not usable",
-        "rank 2 is planned on n1; there is n0",
-        "rank 3 is planned on n1; there is n0",
-    ]
-    assert made_plan is api._still_fits(made_plan, allocation(NODE, NODE))
-
-
 def test_a_request_that_cannot_be_understood_is_a_usage_error() -> None:
     """The same error as on the command line."""
     with pytest.raises(UsageError):
         rankmap.plan(allocation(NODE), n_ranks=0)
     with pytest.raises(UsageError):
         rankmap.plan(allocation(NODE), reserve="x")
+
+
+def test_a_job_has_parts_that_follow() -> None:
+    """The keywords of every later part are those of the first."""
+    made_plan = rankmap.plan(allocation(NODE), n_ranks=1, cpus_per_rank=1, then=[{"n_ranks": 2, "cpus_per_rank": 1}])
+    assert [(part.n_ranks, str(part.spec)) for part in made_plan.parts] == [(1, "-n 1 -c 1"), (2, "-n 2 -c 1")]
+    assert len({str(rank.cpus) for rank in made_plan.ranks}) == 3
+
+
+def test_every_part_has_its_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job with more or fewer applications than parts is refused before anything starts."""
+    monkeypatch.delenv("DRAGON_MY_PUID", raising=False)
+    made_plan = rankmap.plan(allocation(NODE), n_ranks=1, cpus_per_rank=1, then=[{"n_ranks": 1}])
+    with pytest.raises(UsageError, match="the plan is for a job of 2 parts, and there are 1 applications"):
+        rankmap.launch(made_plan, ["true"])
+    with pytest.raises(RuntimeUnusableError, match="needs a Dragon runtime"):
+        rankmap.launch(made_plan, ["true"], ["true"])

@@ -61,9 +61,9 @@ def test_a_variable_has_a_name(text: str) -> None:
 def test_standard_input_goes_to_a_rank_of_the_job() -> None:
     """Also where the number of ranks follows from the machine."""
     assert [cli._stdin_rank(text) for text in ("none", "0", "12")] == [None, 0, 12]
-    assert cli._planned(allocation(NODE), LayoutSpec(), stdin_rank=3).n_ranks == 4
+    assert cli._planned(allocation(NODE), [LayoutSpec()], saved=None, stdin_rank=3).n_ranks == 4
     with pytest.raises(UsageError, match="--stdin 4: the job has ranks 0 to 3"):
-        cli._planned(allocation(NODE), LayoutSpec(), stdin_rank=4)
+        cli._planned(allocation(NODE), [LayoutSpec()], saved=None, stdin_rank=4)
 
 
 def test_a_report_file_that_could_not_be_written_is_refused_before_the_job(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_the_report_is_written_and_a_full_disk_is_said(tmp_path: Path, capsys: p
 )
 def test_the_verdict_is_the_last_line_on_stderr(verify: Verify, last: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Reason and hint come first, the table when asked for, stdout stays the application's."""
-    job = cli._planned(allocation(NODE), LayoutSpec(n_ranks=1), stdin_rank=None)
+    job = cli._planned(allocation(NODE), [LayoutSpec(n_ranks=1)], saved=None, stdin_rank=None)
     result = JobResult(status=3, reason="rank 0 exited", hint="look", plan=job, report=REPORT, exit_codes={0: 3})
     cli._tell(result, verify=verify, report_bindings=True, verbose=False)
     said = capsys.readouterr()

@@ -51,3 +51,15 @@ def test_ranks_that_are_dealt_over_nodes_come_in_order() -> None:
     assert [(i, hosts[i], i // 3) for i in range(8)] == [(r.rank, r.host, r.local_rank) for r in dealt.iter_ranks()]
     assert dealt.ranks == tuple(dealt.rank(i) for i in range(8))
     assert [1, 4, 7] == [rank.rank for rank in dealt.ranks_on(2)]
+
+
+def test_a_job_of_one_part_is_that_part() -> None:
+    """Every rank belongs to it, and what it reserves the job does."""
+    assert [0] * 8 == [PLAN.part_of(rank.rank) for rank in PLAN.ranks]
+    assert str(PLAN.reserve) == ""
+    (part,) = PLAN.parts
+    reserving = replace(PLAN, parts=(replace(part, spec=LayoutSpec(reserve=CpuSet.parse("7"))),))
+    assert str(reserving.reserve) == "7"
+    for rank in (-1, 8):
+        with pytest.raises(UsageError, match=f"rank {rank}: the job has ranks 0 to 7"):
+            PLAN.part_of(rank)

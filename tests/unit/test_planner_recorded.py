@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rankmap.cpuset import CpuSet
 from rankmap.discovery.machine import load
 from rankmap.layout import LayoutSpec
-from rankmap.mapping.cores import free_domains
 from rankmap.placement import Plan
 from rankmap.planner import plan
+from rankmap.processors import ground
 
 RECORDED = sorted((Path(__file__).parents[2] / "../shared/topologies").glob("*.xml"))
 
@@ -22,7 +21,7 @@ RECORDED = sorted((Path(__file__).parents[2] / "../shared/topologies").glob("*.x
 def test_every_recorded_machine_is_planned(file: Path) -> None:
     """Whatever the machine: full, one rank per node, one per domain, and two cores each have a plan that holds."""
     nodes = load(f"2x{file}", environ=os.environ)
-    domains = free_domains(nodes.shapes[0], reserve=CpuSet())
+    domains = ground(nodes.shapes[0]).domains
     n_cores = sum(map(len, domains))
 
     full = plan(nodes, LayoutSpec())

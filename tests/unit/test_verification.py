@@ -8,7 +8,7 @@ import pytest
 from rankmap.cpuset import CpuSet
 from rankmap.layout import LayoutSpec
 from rankmap.observe import Observation, ThreadObservation
-from rankmap.placement import LocalPlacement, NodeLayout, Plan, PlannedNode
+from rankmap.placement import LocalPlacement, NodeLayout, Part, Plan, PlannedNode
 from rankmap.planner import plan
 from rankmap.report import Severity, Verdict
 from rankmap.runs import Run
@@ -113,7 +113,7 @@ def test_a_rank_that_is_not_bound_may_be_anywhere_on_its_host() -> None:
     """Without planned CPUs only the host is compared, and the report says null."""
     unbound = Plan(
         allocation=TWO_NODES.allocation,
-        spec=LayoutSpec(n_ranks=1),
+        parts=(Part(spec=LayoutSpec(n_ranks=1), n_ranks=1),),
         layouts=(NodeLayout(shape_index=0, ranks=(LocalPlacement(cpus=None),)),),
         nodes=(PlannedNode(node_index=0, layout_index=0, runs=(Run(first=0, size=1),)),),
     )

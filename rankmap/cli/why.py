@@ -1,0 +1,45 @@
+"""``rankmap why``: why a rank is where it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from rankmap.cli.layout_options import LayoutCommand, layout_options
+from rankmap.cli.options import allocation_of, machine_option
+from rankmap.errors import UsageError
+from rankmap.explain import why as explained
+from rankmap.planner import decide
+
+if TYPE_CHECKING:
+    from rankmap.layout import LayoutSpec
+    from rankmap.placement import Plan
+
+__all__ = ["why"]
+
+
+@click.command(cls=LayoutCommand)
+@click.argument("rank", type=click.IntRange(min=0))
+@layout_options
+@machine_option
+def why(*, rank: int, specs: tuple[LayoutSpec, ...], saved: Plan | None, machine: tuple[str, ...]) -> None:
+    """Say why RANK is where it is: each decision, by which rule, and who has the places beside it.
+
+    Give the same LAYOUT and --machine as to plan, or a saved plan.
+    """
+    if saved is not None and machine:
+        msg = f"--machine {machine[0]} and --plan: the plan has its nodes with it"
+        raise UsageError(msg, hint="leave one of them out")
+    if saved is None:
+        decisions = decide(allocation_of(machine), *specs)
+    else:
+        decisions = decide(saved.allocation, *(part.spec for part in saved.parts))
+        if (decisions.plan.layouts, decisions.plan.nodes) != (saved.layouts, saved.nodes):
+            msg = "the saved plan is not what this rankmap makes of its request: made by another version, or edited"
+            raise UsageError(msg, hint="`rankmap plan --plan FILE` shows it; `rankmap compare` shows what differs")
+    place = decisions.plan.rank(rank)
+    cpus = "unbound" if place.cpus is None else f"CPUs {place.cpus}"
+    click.echo(f"rank {rank} is local rank {place.local_rank} on {place.host}: {cpus}")
+    for sentence in explained(decisions, rank):
+        click.echo(f"  {sentence}")

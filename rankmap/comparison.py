@@ -1,0 +1,73 @@
+"""What differs between two plans, in words."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from rankmap.cpuset import CpuSet
+from rankmap.score import score
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rankmap.placement import Plan, RankPlacement
+
+__all__ = ["compare"]
+
+_MOST_RANKS = 16
+_FIELDS = (("cpus", "CPUs"), ("gpus", "GPUs"), ("mem", "memory policy"), ("env", "environment"))
+
+
+def compare(one: Plan, other: Plan) -> tuple[str, ...]:
+    """Return what differs, a sentence each; empty for plans that put every rank in the same place."""
+    return (*_requests(one, other), *_ranks(one, other), *_scores(one, other))
+
+
+def _requests(one: Plan, other: Plan) -> Iterator[str]:
+    if one.n_ranks != other.n_ranks:
+        yield f"{one.n_ranks} ranks, and {other.n_ranks} in the other"
+    if len(one.parts) != len(other.parts):
+        yield f"{len(one.parts)} parts, and {len(other.parts)} in the other"
+    for number, (mine, theirs) in enumerate(zip(one.parts, other.parts, strict=False), start=1):
+        if mine.spec != theirs.spec:
+            part = f" for part {number}" * (len(one.parts) > 1)
+            yield f"asked{part}: {str(mine.spec) or 'nothing'}, and {str(theirs.spec) or 'nothing'} in the other"
+
+
+def _ranks(one: Plan, other: Plan) -> Iterator[str]:
+    moved: list[int] = []
+    changed: dict[str, list[int]] = {word: [] for _, word in _FIELDS}
+    examples: list[str] = []
+    for mine, theirs in zip_longest(one.iter_ranks(), other.iter_ranks()):
+        if mine is None or theirs is None:
+            break
+        differs = [word for name, word in _FIELDS if getattr(mine, name) != getattr(theirs, name)]
+        if mine.host != theirs.host:
+            moved.append(mine.rank)
+        for word in differs:
+            changed[word].append(mine.rank)
+        if (differs or mine.host != theirs.host) and len(examples) < _MOST_RANKS:
+            examples.append(f"  rank {mine.rank}: {_place(mine)}, and {_place(theirs)}")
+    if moved:
+        yield f"{len(moved)} ranks are on another host: {CpuSet.of(moved)}"
+    for word, ranks in changed.items():
+        if ranks:
+            yield f"{len(ranks)} ranks have other {word}: {CpuSet.of(ranks)}"
+    yield from examples
+    left_out = len({*moved, *(rank for ranks in changed.values() for rank in ranks)}) - len(examples)
+    if left_out > 0:
+        yield f"  and {left_out} more"
+
+
+def _place(rank: RankPlacement) -> str:
+    cpus = "unbound" if rank.cpus is None else f"CPUs {rank.cpus}"
+    gpus = f", GPUs {','.join(rank.gpus)}" if rank.gpus else ""
+    return f"{rank.host} {cpus}{gpus}"
+
+
+def _scores(one: Plan, other: Plan) -> Iterator[str]:
+    for mine, theirs in zip(score(one).numbers(), score(other).numbers(), strict=True):
+        if mine.value != theirs.value:
+            better = "better" if mine.value < theirs.value else "worse"
+            yield f"{better}: {mine.value}, and {theirs.value} in the other, {mine.unit} {mine.meaning}"

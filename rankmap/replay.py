@@ -1,0 +1,113 @@
+"""A saved plan on the nodes that there are now: the same, on hosts of other names, or refused with what differs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rankmap.cpuset import CpuSet
+from rankmap.errors import PlacementError
+from rankmap.hostlist import fold
+from rankmap.placement import Plan
+from rankmap.soundness import violations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rankmap.placement import NodeLayout
+    from rankmap.topology import Allocation, Node, NodeTopology
+
+__all__ = ["replay"]
+
+_MOST_LINES = 12
+
+
+def replay(plan: Plan, live: Allocation) -> Plan:
+    """Return the plan for the live nodes: every rank has the CPUs and GPUs that it was planned on.
+
+    Where the live nodes have the plan's host names, each host keeps its ranks. Where they have none of them, the
+    hosts that have ranks are matched with the live ones in order, which must be of the same shapes; a note says so.
+
+    Raises:
+        PlacementError: Something no longer fits; the message has every difference.
+    """
+    position = {node.host: i for i, node in enumerate(live.nodes)}
+    planned = [plan.allocation.nodes[node.node_index] for node in plan.nodes]
+    renamed = not any(node.host in position for node in planned)
+    targets = list(range(len(live.nodes))) if renamed else [position.get(node.host, -1) for node in planned]
+    problems = list(_missing(planned, targets, live))
+    notes = list(plan.notes)
+    if not problems:
+        found: dict[tuple[int, int, int], list[str]] = {}
+        for node, here, target in zip(plan.nodes, planned, targets, strict=False):
+            key = here.shape_index, live.nodes[target].shape_index, node.layout_index
+            if key not in found:
+                found[key] = list(
+                    _differences(
+                        plan.allocation.shapes[here.shape_index],
+                        live.topology(target),
+                        plan.layouts[node.layout_index],
+                        same_shape=renamed,
+                    )
+                )
+            problems += [f"{live.nodes[target].host}: {what}" for what in found[key]]
+    if problems:
+        left_out = len(problems) - _MOST_LINES
+        lines = problems[:_MOST_LINES] + [f"and {left_out} more"] * (left_out > 0)
+        msg = "the plan does not fit the nodes that there are:\n  " + "\n  ".join(lines)
+        raise PlacementError(msg, hint="make it anew: rankmap plan ... --format json -o FILE")
+    if renamed:
+        names = [live.nodes[target].host for target, _ in zip(targets, planned, strict=False)]
+        notes.append(f"the plan's {fold([node.host for node in planned])} are {fold(names)} here")
+    layouts: dict[tuple[int, int], int] = {}
+    nodes = []
+    for node, target in zip(plan.nodes, targets, strict=False):
+        layout = node.layout_index, live.nodes[target].shape_index
+        nodes.append(replace(node, node_index=target, layout_index=layouts.setdefault(layout, len(layouts))))
+    made = Plan(
+        allocation=live,
+        parts=plan.parts,
+        layouts=tuple(replace(plan.layouts[index], shape_index=shape) for index, shape in layouts),
+        nodes=tuple(sorted(nodes, key=lambda node: node.node_index)),
+        notes=tuple(notes),
+    )
+    assert not violations(made)  # noqa: S101 - what could be wrong was looked at
+    return made
+
+
+def _missing(planned: Sequence[Node], targets: Sequence[int], live: Allocation) -> Iterable[str]:
+    if len(targets) < len(planned):
+        yield f"it needs {len(planned)} nodes, and there {'is' if len(targets) == 1 else 'are'} {len(targets)}"
+    lacking = [node.host for node, target in zip(planned, targets, strict=False) if target < 0]
+    if lacking:
+        there = fold([node.host for node in live.nodes])
+        yield f"{fold(lacking)} {'are' if len(lacking) > 1 else 'is'} not there; there is {there}"
+
+
+def _differences(planned: NodeTopology, live: NodeTopology, layout: NodeLayout, *, same_shape: bool) -> Iterable[str]:
+    """Yield what a node has not that ranks were planned on."""
+    if same_shape and replace(planned, usable=CpuSet()) != replace(live, usable=CpuSet()):
+        yield from _shape_differences(planned, live)
+    for i, local in enumerate(layout.ranks):
+        if local.cpus is not None and (absent := local.cpus - live.usable):
+            yield f"local rank {i} was planned on CPUs {local.cpus}; {absent} are not usable"
+        elif local.cpus is not None and local.numa != live.numa_of(local.cpus):
+            before, now = (",".join(map(str, numa)) or "none" for numa in (local.numa, live.numa_of(local.cpus)))
+            yield f"local rank {i}'s CPUs {local.cpus} were in NUMA domain {before}, now in {now}"
+        if absent_gpus := [gpu for gpu in local.gpus if gpu.isdecimal() and int(gpu) >= len(live.gpus)]:
+            yield f"local rank {i} was planned with GPU {','.join(absent_gpus)}; there are {len(live.gpus)} GPUs"
+
+
+def _shape_differences(planned: NodeTopology, live: NodeTopology) -> Iterable[str]:
+    facts = (
+        ("packages", len(planned.packages), len(live.packages)),
+        ("NUMA domains", len(planned.numa_domains), len(live.numa_domains)),
+        ("cores", len(planned.cores), len(live.cores)),
+        ("CPUs", str(planned.present), str(live.present)),
+        ("L3 caches", *(sum(cache.level == 3 for cache in one.caches) for one in (planned, live))),  # noqa: PLR2004
+        ("GPUs", len(planned.gpus), len(live.gpus)),
+        ("NICs", len(planned.nics), len(live.nics)),
+        ("memory", planned.memory_bytes, live.memory_bytes),
+    )
+    unlike = [f"{name} {before}, now {now}" for name, before, now in facts if before != now]
+    yield "another kind of node than planned for" + (f": {'; '.join(unlike)}" if unlike else "")

@@ -1,0 +1,144 @@
+"""A request from the words of the command line and the Python API: text is parsed here, and its files are read."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankmap.cpuset import CpuSet
+from rankmap.errors import UsageError
+from rankmap.hostlist import expand, items
+from rankmap.layout import LayoutSpec
+from rankmap.layout_parts import BindTo, MapBy, RankBy, ReservePer, TextFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["request"]
+
+_MOST_BYTES = 64 << 20
+_LONGEST_COUNT = 9
+_SLOTS = re.compile(r"(slots|max[_-]slots)\s*=\s*(\S+)", re.IGNORECASE)
+
+
+def request(  # noqa: PLR0913 - the words of the command line, each optional
+    *,
+    n_ranks: int | None = None,
+    ranks_per_node: int | None = None,
+    cpus_per_rank: int | None = None,
+    map_by: str = "auto",
+    rank_by: str = "",
+    bind_to: str = "",
+    smt: int | None = None,
+    oversubscribe: bool = False,
+    reserve: str | CpuSet = "",
+    reserve_per: str = "",
+    hosts: Iterable[str] = (),
+    exclude_hosts: Iterable[str] = (),
+    hostfile: str | Path | None = None,
+) -> LayoutSpec:
+    """Return the request that these words make; ``rankmap plan --help`` explains each.
+
+    Raises:
+        UsageError: A word cannot be understood, two contradict each other, or a file cannot be read.
+    """
+    pattern, allows = MapBy.parse(map_by, _read)
+    if allows is False and oversubscribe:
+        msg = f"--map-by {map_by} and --oversubscribe: one allows what the other forbids"
+        raise UsageError(msg)
+    named, slots = _hosts([*hosts])
+    if hostfile is not None:
+        in_file, slots_there = _hostfile(_read(str(hostfile)))
+        slots = {**slots_there, **slots}
+        wanted = set(named)
+        named = [host for host in in_file if host in wanted] if named else in_file
+        if not named:
+            msg = f"--hosts and --hostfile {hostfile} have no host in common"
+            raise UsageError(msg)
+    return LayoutSpec(
+        n_ranks=n_ranks,
+        ranks_per_node=ranks_per_node,
+        cpus_per_rank=cpus_per_rank,
+        map_by=pattern,
+        rank_by=RankBy.parse(rank_by, _read) if rank_by else None,
+        bind_to=BindTo.parse(bind_to) if bind_to else None,
+        smt=smt,
+        oversubscribe=oversubscribe or bool(allows),
+        reserve=reserve if isinstance(reserve, CpuSet) else CpuSet.parse(reserve),
+        reserve_per=ReservePer.parse(reserve_per) if reserve_per else None,
+        slots=tuple((host, slots[host]) for host in named if host in slots),
+        hosts=tuple(named),
+        exclude_hosts=tuple(dict.fromkeys(host for text in exclude_hosts for host in expand(text))),
+    )
+
+
+def _read(name: str) -> TextFile:
+    try:
+        with Path(name).open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        lines = tuple(data.decode().splitlines())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        msg = f"{name!r} cannot be read: {reason}"
+        raise UsageError(msg, hint="name a text file; docs/guide.md has the form of each") from error
+    if len(data) > _MOST_BYTES:
+        msg = f"{name} has more than {_MOST_BYTES >> 20} MiB: no list of ranks or hosts"
+        raise UsageError(msg)
+    return TextFile(name=name, lines=lines)
+
+
+def _hosts(texts: Iterable[str]) -> tuple[list[str], dict[str, int]]:
+    """Return the hosts of ``--hosts``, and the slots of those that have them: ``n[0-3]:8,n4``."""
+    hosts: dict[str, None] = {}
+    slots: dict[str, int] = {}
+    for text in texts:
+        for item in items(text):
+            name, colon, count = item.partition(":")
+            if not name:
+                msg = f"--hosts {text}: {item!r} names no host"
+                raise UsageError(msg, hint="write n0,n1 or n[0-3], with slots n[0-3]:8")
+            for host in expand(name):
+                hosts.setdefault(host)
+                if colon:
+                    slots[host] = _n_slots(f"--hosts {text}", count)
+    return list(hosts), slots
+
+
+def _hostfile(file: TextFile) -> tuple[list[str], dict[str, int]]:
+    """Return the hosts of an Open MPI hostfile, and the slots of those that have them.
+
+    A host that is named several times has the sum of its slots, or as many as it has lines (PBS_NODEFILE).
+    Source: Open MPI, mpirun(1), "Host Specification"; ``host:N`` is Hydra's.
+    """
+    lines: Counter[str] = Counter()
+    slots: dict[str, int] = {}
+    for number, line in enumerate(file.lines, start=1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        place = f"{file.name}:{number}"
+        values = {match[1].lower(): match[2] for match in _SLOTS.finditer(text)}
+        name, colon, count = _SLOTS.sub("", text).strip().partition(":")
+        if not name or " " in name or "\t" in name:
+            msg = f"{place}: not a line of a hostfile: {text}"
+            raise UsageError(msg, hint="write HOST, or HOST slots=N")
+        for host in expand(name):
+            lines[host] += 1
+            if (value := values.get("slots", count if colon else None)) is not None:
+                slots[host] = slots.get(host, 0) + _n_slots(place, value)
+    if not lines:
+        msg = f"{file.name} names no host"
+        raise UsageError(msg)
+    for host, n_lines in lines.items():
+        if n_lines > 1:
+            slots.setdefault(host, n_lines)
+    return list(lines), slots
+
+
+def _n_slots(place: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= _LONGEST_COUNT and int(text) > 0):
+        msg = f"{place}: {text!r} is no number of slots"
+        raise UsageError(msg, hint="write a number from 1")
+    return int(text)

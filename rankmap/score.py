@@ -1,0 +1,251 @@
+"""How good a plan is, in a few numbers with plain meanings. No weights: plans are compared number by number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
+
+from rankmap.cpuset import CpuSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rankmap.placement import LocalPlacement, Plan
+    from rankmap.topology import NodeTopology
+
+__all__ = ["Number", "Score", "score"]
+
+_L3 = 3
+_LOCAL_DISTANCE = 10  # ACPI SLIT: a domain's distance from itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """One number of a score: 0 is best. ``unit`` is what is counted, ``meaning`` a sentence."""
+
+    slug: str
+    value: int
+    unit: str
+    meaning: str
+
+    def __str__(self) -> str:
+        """Return the number in words."""
+        return f"{self.value} {self.unit.removesuffix('s') if self.value == 1 else self.unit} {self.meaning}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How good a plan is. All are 0 in the best of plans; those that cost most come first.
+
+    Args:
+        unbound: Ranks that are bound to no CPU.
+        sharing: Ranks on nodes that have more ranks than cores for them.
+        idle_nodes: Nodes of the allocation without ranks.
+        idle_domains: NUMA domains with usable cores, on nodes with ranks, that no rank may use.
+        spanning_packages: Ranks with CPUs of several packages.
+        spanning_numa: Ranks with CPUs of several NUMA domains.
+        gpu_distance: The largest NUMA distance of a rank from a GPU of its own, above that of a local one.
+        half_idle: Nodes with ranks on which more than half of the usable cores are idle.
+        core_imbalance: Cores of the rank that has most less those of the rank that has fewest.
+        mixed_kinds: Ranks with cores of different kinds (performance and efficiency cores).
+        overlapping: Ranks whose CPUs other ranks may use too, though there is a core for each.
+        spanning_l3: Ranks with CPUs in several L3 caches, one of which is split with other ranks.
+        numa_imbalance: Ranks of the fullest NUMA domain less those of the emptiest, on the worst node.
+        l3_imbalance: The same for L3 caches.
+        idle_cores: Usable cores of the nodes with ranks that no rank may use.
+    """
+
+    unbound: int
+    sharing: int
+    idle_nodes: int
+    idle_domains: int
+    spanning_packages: int
+    spanning_numa: int
+    gpu_distance: int
+    half_idle: int
+    core_imbalance: int
+    mixed_kinds: int
+    overlapping: int
+    spanning_l3: int
+    numa_imbalance: int
+    l3_imbalance: int
+    idle_cores: int
+
+    def numbers(self) -> tuple[Number, ...]:
+        """Return each number with its meaning, in the order in which they count."""
+        return tuple(
+            Number(slug=slug, value=getattr(self, slug), unit=unit, meaning=meaning)
+            for slug, (unit, meaning) in _MEANINGS.items()
+        )
+
+    def key(self) -> tuple[int, ...]:
+        """Return what plans are sorted by, the best first."""
+        return tuple(number.value for number in self.numbers())
+
+
+_MEANINGS = {
+    "unbound": ("ranks", "bound to no CPU: the kernel moves them as it likes"),
+    "sharing": ("ranks", "on nodes with more ranks than cores for them: they wait for each other"),
+    "idle_nodes": ("nodes", "of the allocation have no ranks"),
+    "idle_domains": ("NUMA domains", "of nodes with ranks that no rank may use: their memory bandwidth is lost"),
+    "spanning_packages": ("ranks", "have CPUs of several packages: their threads talk across the sockets"),
+    "spanning_numa": ("ranks", "have CPUs of several NUMA domains: part of their memory is remote"),
+    "gpu_distance": ("of NUMA distance", "between a rank and its GPU, above a local one's"),
+    "half_idle": ("nodes", "with more than half of their cores idle: ask for more cores (-c), or fewer nodes"),
+    "core_imbalance": ("cores", "between the rank that has most and the one that has fewest"),
+    "mixed_kinds": ("ranks", "have performance and efficiency cores: their threads wait for the slow ones"),
+    "overlapping": ("ranks", "have CPUs that other ranks may use too: the kernel moves them about"),
+    "spanning_l3": ("ranks", "have CPUs in several L3 caches, one of which is split with other ranks"),
+    "numa_imbalance": ("ranks", "more in the fullest NUMA domain of a node than in its emptiest"),
+    "l3_imbalance": ("ranks", "more in the fullest L3 cache of a node than in its emptiest"),
+    "idle_cores": ("cores", "of nodes with ranks that no rank may use (reserved ones do not count)"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NodeScore:
+    """What one node adds."""
+
+    counts: Score
+    widths: tuple[int, ...]
+
+
+def score(plan: Plan) -> Score:
+    """Return how good a plan is. Each kind of node is looked at once."""
+    n_nodes = [0] * len(plan.layouts)
+    for node in plan.nodes:
+        n_nodes[node.layout_index] += 1
+    nodes = [
+        (n, _node(plan.allocation.shapes[layout.shape_index], layout.ranks, plan.reserve))
+        for n, layout in zip(n_nodes, plan.layouts, strict=True)
+        if n
+    ]
+
+    def total(slug: str) -> int:
+        return sum(n * int(getattr(node.counts, slug)) for n, node in nodes)
+
+    def worst(slug: str) -> int:
+        return max(int(getattr(node.counts, slug)) for _, node in nodes)
+
+    widths = [width for _, node in nodes for width in node.widths]
+    return Score(
+        unbound=total("unbound"),
+        sharing=total("sharing"),
+        idle_nodes=len(plan.allocation.nodes) - len(plan.nodes),
+        idle_domains=total("idle_domains"),
+        spanning_packages=total("spanning_packages"),
+        spanning_numa=total("spanning_numa"),
+        gpu_distance=worst("gpu_distance"),
+        half_idle=total("half_idle"),
+        core_imbalance=max(widths) - min(widths) if widths else 0,
+        mixed_kinds=total("mixed_kinds"),
+        overlapping=total("overlapping"),
+        spanning_l3=total("spanning_l3"),
+        numa_imbalance=worst("numa_imbalance"),
+        l3_imbalance=worst("l3_imbalance"),
+        idle_cores=total("idle_cores"),
+    )
+
+
+def _node(topology: NodeTopology, ranks: Sequence[LocalPlacement], reserve: CpuSet) -> _NodeScore:
+    cores = [core.cpus & topology.usable for core in topology.usable_cores() if core.cpus.isdisjoint(reserve)]
+    free = reduce(or_, cores, CpuSet())
+    packages = _usable([package.cpus for package in topology.packages], free)
+    domains = _usable([domain.cpus for domain in topology.numa_domains if domain.local], free)
+    caches = _usable([cache.cpus for cache in topology.caches if cache.level == _L3], free)
+    kinds = _kinds(topology, free)
+    bound = [local.cpus for local in ranks if local.cpus is not None]
+    taken = reduce(or_, bound, CpuSet())
+    distinct = {cpus: bound.count(cpus) for cpus in set(bound)}
+    width = {cpus: sum(not core.isdisjoint(cpus) for core in cores) for cpus in distinct}
+    shared = any(n > width[cpus] for cpus, n in distinct.items()) or len(bound) > sum(
+        not core.isdisjoint(taken) for core in cores
+    )
+
+    all_bound = len(bound) == len(ranks)
+    n_idle = sum(core.isdisjoint(taken) for core in cores) if all_bound else 0
+
+    def spanning(objects: Sequence[CpuSet]) -> int:
+        return sum(n for cpus, n in distinct.items() if len(_touched(cpus, objects)) > 1)
+
+    def spread(objects: Sequence[CpuSet]) -> int:
+        in_each = [sum(n for cpus, n in distinct.items() if not cpus.isdisjoint(one)) for one in objects]
+        return max(in_each) - min(in_each) if in_each and bound else 0
+
+    return _NodeScore(
+        counts=Score(
+            unbound=len(ranks) - len(bound),
+            sharing=len(bound) if shared else 0,
+            idle_nodes=0,
+            idle_domains=sum(one.isdisjoint(taken) for one in domains) if all_bound else 0,
+            spanning_packages=spanning(packages),
+            spanning_numa=spanning(domains),
+            gpu_distance=max((_gpu_distance(topology, local) for local in ranks), default=0),
+            half_idle=int(2 * n_idle > len(cores)),
+            core_imbalance=0,
+            mixed_kinds=spanning(kinds),
+            overlapping=0 if shared else _overlapping(distinct),
+            spanning_l3=_splitting(distinct, caches),
+            numa_imbalance=spread(domains),
+            l3_imbalance=spread(caches),
+            idle_cores=n_idle,
+        ),
+        widths=tuple(width[cpus] // n for cpus, n in distinct.items()),
+    )
+
+
+def _overlapping(distinct: Mapping[CpuSet, int]) -> int:
+    """Return how many ranks have a CPU that another one has too."""
+    users: dict[int, int] = {}
+    for cpus, n in distinct.items():
+        for cpu in cpus:
+            users[cpu] = users.get(cpu, 0) + n
+    return sum(n for cpus, n in distinct.items() if any(users[cpu] > 1 for cpu in cpus))
+
+
+def _usable(objects: Iterable[CpuSet], free: CpuSet) -> list[CpuSet]:
+    """Return what is free of each of these objects, those without anything left out."""
+    return [left for cpus in objects if (left := cpus & free)]
+
+
+def _kinds(topology: NodeTopology, free: CpuSet) -> list[CpuSet]:
+    """Return the free CPUs of each kind of core."""
+    sets: dict[int | None, CpuSet] = {}
+    classes = topology.core_classes()
+    for core in topology.cores:
+        name = classes.get(core.kind)
+        sets[name] = sets.get(name, CpuSet()) | core.cpus
+    return _usable(sets.values(), free)
+
+
+def _touched(cpus: CpuSet, objects: Iterable[CpuSet]) -> list[CpuSet]:
+    return [one for one in objects if not one.isdisjoint(cpus)]
+
+
+def _splitting(distinct: Mapping[CpuSet, int], objects: Sequence[CpuSet]) -> int:
+    """Return how many ranks have CPUs in several of these objects, one of which is split with other ranks."""
+    touching = [[cpus for cpus in distinct if not cpus.isdisjoint(one)] for one in objects]
+    split = [one for one, users in zip(objects, touching, strict=True) if len(users) > 1]
+    return sum(
+        n
+        for cpus, n in distinct.items()
+        if len(_touched(cpus, objects)) > 1 and any(not one.isdisjoint(cpus) for one in split)
+    )
+
+
+def _gpu_distance(topology: NodeTopology, local: LocalPlacement) -> int:
+    """Return the distance of a rank from the farthest of its GPUs, above a local one's; 0 where it is not known."""
+    if not local.gpus or local.cpus is None or not topology.distances:
+        return 0
+    position = {domain.os_index: i for i, domain in enumerate(topology.numa_domains)}
+    own = [position[numa] for numa in local.numa]
+    farthest = 0
+    for gpu in local.gpus:
+        index = int(gpu) if gpu.isdecimal() else len(topology.gpus)
+        numa = topology.gpus[index].numa if index < len(topology.gpus) else ()
+        near = [position[one] for one in numa if one in position]
+        if own and near:
+            farthest = max(farthest, min(topology.distances[a][b] for a in own for b in near) - _LOCAL_DISTANCE)
+    return farthest

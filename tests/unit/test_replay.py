@@ -1,0 +1,91 @@
+"""Unit tests of rankmap.replay: a saved plan on the nodes that there are now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rankmap.cpuset import CpuSet
+from rankmap.errors import PlacementError
+from rankmap.placement import Plan
+from rankmap.planner import plan
+from rankmap.replay import replay
+from rankmap.requests import request
+from rankmap.topology import Allocation, NodeTopology
+from tests.topologies_made import made
+
+NODE = made([[4], [4]], smt=2)
+OTHER = made([[8]], smt=2)
+
+
+def live(*hosts: tuple[str, NodeTopology]) -> Allocation:
+    """Return an allocation of these."""
+    return Allocation.of(hosts)
+
+
+def places(made_plan: Plan) -> list[tuple[int, str, CpuSet | None]]:
+    """Return rank, host and CPUs of every rank."""
+    return [(rank.rank, rank.host, rank.cpus) for rank in made_plan.iter_ranks()]
+
+
+SAVED = Plan.from_json(plan(live(("n0", NODE), ("n1", NODE)), request(n_ranks=4, rank_by="node")).to_json())
+
+
+def test_the_same_hosts_keep_their_ranks_in_whatever_order_they_come() -> None:
+    """By name; hosts without ranks do not matter."""
+    now = live(("x", OTHER), ("n1", NODE), ("n0", NODE))
+    assert places(SAVED) == places(replay(SAVED, now))
+    assert SAVED.notes == replay(SAVED, now).notes
+
+
+def test_hosts_of_other_names_are_matched_in_order() -> None:
+    """Where none of the plan's names is there; a note says so."""
+    made_plan = replay(SAVED, live(("a", NODE), ("b", NODE)))
+    assert [(rank, {"n0": "a", "n1": "b"}[host], cpus) for rank, host, cpus in places(SAVED)] == places(made_plan)
+    assert "the plan's n[0-1] are a,b here" in made_plan.notes
+
+
+def test_fewer_cpus_do_while_the_ranks_have_theirs() -> None:
+    """A cgroup that takes only what no rank was planned on changes nothing."""
+    saved = plan(live(("n0", NODE)), request(n_ranks=2, cpus_per_rank=2))
+    assert places(saved) == places(replay(saved, live(("n0", NODE.restricted(NODE.usable - CpuSet.of([7]))))))
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        ([("a", NODE)], "it needs 2 nodes, and there is 1"),
+        ([("n0", NODE), ("b", NODE)], "n1 is not there; there is n0,b"),
+        ([("a", OTHER), ("b", NODE)], "a: another kind of node than planned for: packages 2, now 1; NUMA domains 2"),
+        (
+            [("n0", NODE.restricted(NODE.usable - CpuSet.of([3]))), ("n1", NODE)],
+            "n0: local rank 0 was planned on CPUs 0-7; 3 are not usable",
+        ),
+        ([("n0", OTHER), ("n1", NODE)], "n0: local rank 1's CPUs 8-15 were in NUMA domain 1, now in 0"),
+    ],
+)
+def test_what_no_longer_fits_is_refused_with_what_differs(now: list[tuple[str, NodeTopology]], message: str) -> None:
+    """Every difference is named, and what to do."""
+    with pytest.raises(PlacementError) as caught:
+        replay(SAVED, live(*now))
+    assert "the plan does not fit the nodes that there are:\n" in caught.value.message
+    assert message in caught.value.message
+    assert "make it anew" in caught.value.hint
+
+
+def test_a_missing_gpu_is_named() -> None:
+    """Ids are positions among the node's GPUs."""
+    (layout,) = plan(live(("n0", NODE)), request(n_ranks=1)).layouts
+    saved = plan(live(("n0", NODE)), request(n_ranks=1))
+    with_gpu = replace(saved, layouts=(replace(layout, ranks=(replace(layout.ranks[0], gpus=("0",)),)),))
+    with pytest.raises(PlacementError, match="local rank 0 was planned with GPU 0; there are 0 GPUs"):
+        replay(with_gpu, live(("n0", NODE)))
+
+
+def test_many_differences_are_cut_short() -> None:
+    """A dozen are enough to see what is wrong."""
+    hosts = [(f"n{i}", NODE) for i in range(20)]
+    saved = plan(live(*hosts), request(ranks_per_node=2))
+    with pytest.raises(PlacementError, match="and 8 more"):
+        replay(saved, live(*((host, OTHER) for host, _ in hosts)))
