@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e check bench chaos fmt golden-update dist clean
+.PHONY: help demo test e2e oracle check bench chaos fmt golden-update dist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ test: .venv/.dev-installed ## run the tests, those under the real Dragon runtime
 e2e: .venv/.dev-installed ## run the tests on the emulated 4-NUMA machine (root; installs qemu, 1.5 GB in ~/.cache)
 	PYTHON=$(CURDIR)/$(BIN)/python tests/rig/numavm.sh build
 	RANKMAP_REQUIRE_RIG=1 $(BIN)/pytest -m rig
+
+oracle: .venv/.dev-installed ## compare thousands of plans with those of Open MPI and MPICH (4 minutes, mpich in ~/.cache)
+	test -d ~/.cache/rankmap/mpich || $(BIN)/pip install -q --no-deps --target ~/.cache/rankmap/mpich mpich==5.0.2
+	$(BIN)/python -m tests.oracle.full
 
 check: .venv/.dev-installed ## lint, format, types, direction of imports
 	$(BIN)/ruff check
