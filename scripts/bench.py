@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench_scale import scale  # beside this file
 from tabulate import tabulate
 
 from rankmap.runtime.wire import Connection, listen
@@ -346,6 +347,7 @@ SECTIONS: dict[str, Callable[[int], list[Row]]] = {
     "faults": faults,
     "row": in_a_row,
     "memory": output_memory,
+    "scale": scale,
 }
 
 
