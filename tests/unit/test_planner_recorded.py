@@ -22,7 +22,7 @@ RECORDED = sorted((Path(__file__).parents[2] / "../shared/topologies").glob("*.x
 @pytest.mark.skipif(not RECORDED, reason="no recorded machines in ../shared/topologies")
 @pytest.mark.parametrize("file", RECORDED, ids=lambda path: path.stem)
 def test_every_recorded_machine_is_planned(file: Path) -> None:
-    """Whatever the machine: full, one rank per node on its fast cores, one per domain, and two cores each have a plan that holds."""
+    """Whatever the machine: full, one rank per node on its fast cores, and one per domain have a plan that holds."""
     nodes = load(f"2x{file}", environ=os.environ)
     (shape,) = nodes.shapes
     domains = ground(shape).domains
