@@ -59,5 +59,5 @@ def test_reserved_cores_are_not_idle() -> None:
 def test_numbers_read_well() -> None:
     """One of something is singular."""
     said = {number.slug: str(number) for number in score(plan(nodes(NODE), request(n_ranks=1))).numbers()}
-    assert said["spanning_packages"].startswith("1 rank have CPUs of several packages")
+    assert said["spanning_packages"].startswith("1 rank with CPUs of several packages")
     assert said["idle_cores"].startswith("0 cores of nodes")
