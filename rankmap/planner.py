@@ -114,9 +114,11 @@ def _widths(allocation: Allocation, specs: Sequence[LayoutSpec]) -> Iterable[int
     n_open = sum(spec.n_ranks or 0 for spec in specs if _is_open(spec))
     if len(specs) == 1 or not n_open:
         return (None,)
-    n_cores = sum(len(allocation.topology(i).usable_cores()) for i in range(len(allocation.nodes)))
+    of_shape = [len(shape.usable_cores()) for shape in allocation.shapes]
+    n_cores = sum(of_shape[node.shape_index] for node in allocation.nodes)
     n_cores -= sum((spec.n_ranks or 0) * (spec.processors_per_rank or 1) for spec in specs if not _is_open(spec))
-    return range(max(1, n_cores // n_open), 0, -1)
+    widest = max(of_shape, default=1)  # no rank is wider than its node
+    return range(max(1, min(widest, n_cores // n_open)), 0, -1)
 
 
 def _is_open(spec: LayoutSpec) -> bool:

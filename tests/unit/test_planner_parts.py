@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rankmap import planner
 from rankmap.errors import AllocationError, PlacementError, RankmapError, UsageError
+from rankmap.layout import LayoutSpec
 from rankmap.placement import Plan
 from rankmap.planner import decide, plan
 from rankmap.requests import request
 from tests.topologies_made import allocation, interleaved, made
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rankmap.planner import Decisions
+    from rankmap.topology import Allocation
 
 NODE = made([[2], [2]], smt=2, number=interleaved(4))
 PAIR = allocation(NODE, NODE)
@@ -155,3 +163,19 @@ def test_hardware_threads_of_a_core_may_be_parts() -> None:
     """Parts share no processor; where processors are PUs, they may share a core."""
     made_plan = _plan({"n_ranks": 1, "map_by": "hwthread"}, {"n_ranks": 15, "map_by": "hwthread"})
     assert len({(rank.host, str(rank.cpus)) for rank in made_plan.ranks}) == 16
+
+
+def test_few_ranks_on_many_nodes_have_a_node_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rank is wider than its node, so no wider rank is tried, however many cores there are for each."""
+    tried: list[int | None] = []
+    attempt = planner._decide  # noqa: SLF001 - how often is the matter
+
+    def counted(allocation: Allocation, specs: Sequence[LayoutSpec], width: int | None) -> Decisions:
+        tried.append(width)
+        return attempt(allocation, specs, width)
+
+    monkeypatch.setattr(planner, "_decide", counted)
+    parts = plan(allocation(*[made([[4]] * 2)] * 100), LayoutSpec(n_ranks=2), LayoutSpec(n_ranks=3))
+
+    assert [8] == tried
+    assert {8} == {len(rank.cpus or ()) for rank in parts.ranks}
