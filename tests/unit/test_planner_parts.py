@@ -168,7 +168,7 @@ def test_hardware_threads_of_a_core_may_be_parts() -> None:
 def test_few_ranks_on_many_nodes_have_a_node_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """No rank is wider than its node, so no wider rank is tried, however many cores there are for each."""
     tried: list[int | None] = []
-    attempt = planner._decide  # noqa: SLF001 - how often is the matter
+    attempt = planner._decide
 
     def counted(allocation: Allocation, specs: Sequence[LayoutSpec], width: int | None) -> Decisions:
         tried.append(width)
