@@ -48,8 +48,7 @@ def test_keywords_are_the_fields_of_a_layout() -> None:
     parameters = dict(inspect.signature(rankmap.plan).parameters)
     assert "allocation" == parameters.pop("allocation").name
     assert "then" == parameters.pop("then").name
-    from_a_file = {"hostfile": "slots"}
-    assert set(LayoutSpec.__dataclass_fields__) == {from_a_file.get(name, name) for name in parameters}
+    assert set(LayoutSpec.__dataclass_fields__) == {*parameters, "slots"}
     assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert list(parameters) == list(inspect.signature(request).parameters)
 
