@@ -63,15 +63,17 @@ def _ranks(topology: NodeTopology, here: Here) -> tuple[LocalPlacement, ...]:
     """Return the local ranks of a node.
 
     Where a part's ranks may use more than they were mapped to, and nobody has asked for that, they leave other parts
-    what those have: the places of parts are disjoint.
+    what those have, and the parts before what these may use: the places of parts are disjoint.
     """
     if len(here) == 1:
         ((_, node),) = here
         return tuple([node.kind.ranks[i] for i in node.order])
     ranks: list[LocalPlacement] = []
+    before = CpuSet()  # what the parts before may use
     for part, node in here:
         kind = node.kind
-        others = reduce(or_, (other.kind.taken for _, other in here if other is not node), CpuSet())
+        others = reduce(or_, (other.kind.taken for _, other in here if other is not node), before)
+        used = before
         for i in node.order:
             local = kind.ranks[i]
             own = kind.ground.cpus(kind.chosen[i])
@@ -79,6 +81,8 @@ def _ranks(topology: NodeTopology, here: Here) -> tuple[LocalPlacement, ...]:
                 cpus = local.cpus - (others - own)
                 local = replace(local, cpus=cpus, numa=topology.numa_of(cpus))
             ranks.append(local)
+            used |= local.cpus or CpuSet()
+        before = used
     return tuple(ranks)
 
 
