@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from rankmap.errors import RankmapError
     from rankmap.layout import LayoutSpec
     from rankmap.placement import Plan, RankPlacement
-    from rankmap.replay import replay
+    from rankmap.replaying import replay
     from rankmap.report import Report
     from rankmap.runtime.job import JobResult
-    from rankmap.score import score
+    from rankmap.scoring import score
     from rankmap.topology import Allocation, NodeTopology
     from rankmap.verification import verify
 
@@ -58,8 +58,8 @@ _HOMES = {
     "launch": "rankmap.api",
     "load": "rankmap.api",
     "plan": "rankmap.api",
-    "replay": "rankmap.replay",
-    "score": "rankmap.score",
+    "replay": "rankmap.replaying",
+    "score": "rankmap.scoring",
     "verify": "rankmap.verification",
     "whatif": "rankmap.api",
     "why": "rankmap.api",

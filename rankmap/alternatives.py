@@ -9,14 +9,14 @@ from rankmap.errors import PlacementError, RankmapError
 from rankmap.layout_parts import BindTo, Level, MapBy, Pattern
 from rankmap.planner import plan
 from rankmap.processors import objects_of
-from rankmap.score import score
+from rankmap.scoring import score
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rankmap.layout import LayoutSpec
     from rankmap.placement import Plan
-    from rankmap.score import Score
+    from rankmap.scoring import Score
     from rankmap.topology import Allocation
 
 __all__ = ["Alternative", "alternatives"]

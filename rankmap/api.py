@@ -12,7 +12,7 @@ from rankmap import explain, planner
 from rankmap.alternatives import alternatives
 from rankmap.discovery.machine import load_all, this_host, this_host_allocation
 from rankmap.errors import RuntimeUnusableError, UsageError
-from rankmap.replay import replay
+from rankmap.replaying import replay
 from rankmap.requests import request
 from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job

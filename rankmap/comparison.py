@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.hostlist import fold
-from rankmap.score import score
+from rankmap.scoring import score
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from rankmap.discovery.machine import this_host
 from rankmap.errors import RankmapError, UsageError
 from rankmap.exporters.report import table
 from rankmap.planner import plan
-from rankmap.replay import replay
+from rankmap.replaying import replay
 from rankmap.runtime.inside import wait_until_read
 from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job

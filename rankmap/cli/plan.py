@@ -59,7 +59,7 @@ def plan(
 
 
 def _score_text(made: Plan, form: str) -> str:
-    from rankmap.score import score  # noqa: PLC0415 - seldom asked for
+    from rankmap.scoring import score  # noqa: PLC0415 - seldom asked for
 
     found = score(made)
     return (exporter.score_json(found) if form == "json" else exporter.score_table(found)) + "\n"

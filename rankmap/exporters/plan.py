@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rankmap.alternatives import Alternative
     from rankmap.placement import LocalPlacement, Plan, RankPlacement
-    from rankmap.score import Score
+    from rankmap.scoring import Score
 
 __all__ = ["alternatives_table", "ranks_lines", "score_json", "score_table", "table"]
 

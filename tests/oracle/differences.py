@@ -211,8 +211,8 @@ DIFFERENCES = (
         differs=False,
         refuses=True,
         applies=_cpus_have_gaps,
-        reason="hydra breaks off, or prints sets that cannot be read, where the numbers of the usable CPUs have gaps or a"
-        " NUMA domain has no CPUs",
+        reason="hydra breaks off, or prints sets that cannot be read, where the numbers of the usable CPUs have gaps or"
+        " a NUMA domain has no CPUs",
     ),
     Difference(
         oracle="hydra",

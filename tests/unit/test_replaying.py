@@ -1,4 +1,4 @@
-"""Unit tests of rankmap.replay: a saved plan on the nodes that there are now."""
+"""Unit tests of rankmap.replaying: a saved plan on the nodes that there are now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rankmap.cpuset import CpuSet
 from rankmap.errors import PlacementError
 from rankmap.placement import Plan
 from rankmap.planner import plan
-from rankmap.replay import replay
+from rankmap.replaying import replay
 from rankmap.requests import request
 from rankmap.topology import Allocation, NodeTopology
 from tests.topologies_made import made, with_caches
