@@ -61,6 +61,6 @@ def test_fold(hosts: tuple[str, ...], text: str) -> None:
 
 
 def test_a_number_of_thousands_of_digits_is_a_name() -> None:
-    """Python refuses to convert it."""
+    """Its last twelve are the number that folds."""
     hosts = ("n1" + "0" * 5000, "n1" + "0" * 4999 + "1")
     assert hosts == expand(fold(hosts))
