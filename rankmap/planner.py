@@ -217,9 +217,9 @@ def _refuse_overload(spec: LayoutSpec, mapped: Mapped) -> None:
         n_asked = sum(map(len, kind.chosen))
         n_taken = len({position for positions in kind.chosen for position in positions})
         if n_asked > n_taken:
-            what = "hardware threads" if kind.ground.threads else "cores"
+            what = counted(n_taken, "hardware thread" if kind.ground.threads else "core")
             asked = f"--oversubscribe and --bind-to {spec.bind_to} without overload-allowed"
-            msg = f"{asked}: {len(kind.ranks)} ranks of a node share {n_taken} {what}"
+            msg = f"{asked}: {len(kind.ranks)} ranks of a node share {what}"
             hint = f"--bind-to {spec.bind_to}:overload-allowed binds them all the same; without --bind-to they share"
             raise PlacementError(msg, hint=hint)
 

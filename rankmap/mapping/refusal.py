@@ -137,10 +137,18 @@ def _candidates(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]
         elif not least and any(room):
             yield replace(spec, ranks_per_node=None, n_ranks=min(n_ranks or per_node * len(room), sum(room)))
     yield from _fewer_cores(spec, sites)
-    shared = [replace(spec, oversubscribe=True)]
+    shared = [_sharing(spec)]
     if n_ranks and per_node:
-        shared.append(replace(spec, ranks_per_node=nodes_taken(n_ranks, len(room)), oversubscribe=True))
+        shared.append(_sharing(replace(spec, ranks_per_node=nodes_taken(n_ranks, len(room)))))
     yield from (candidate for candidate in shared if not _fits(replace(candidate, oversubscribe=False), sites))
+
+
+def _sharing(spec: LayoutSpec) -> LayoutSpec:
+    """Return the request with ranks that may share processors, and be bound to them where they are to be bound."""
+    bind_to = spec.bind_to
+    if bind_to is not None and (bind_to.level is not None or bind_to.explicit):
+        bind_to = replace(bind_to, overload=True)
+    return replace(spec, oversubscribe=True, bind_to=bind_to)
 
 
 def _fewer_cores(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]:
