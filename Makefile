@@ -2,11 +2,12 @@
 
 PYTHON ?= python3
 MINUTES ?= 30
+EXAMPLES ?= 100000
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e oracle check bench chaos fmt golden-update dist clean
+.PHONY: help demo test e2e oracle fuzz check bench chaos fmt golden-update dist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +25,9 @@ e2e: .venv/.dev-installed ## run the tests on the emulated 4-NUMA machine (root;
 oracle: .venv/.dev-installed ## compare thousands of plans with those of Open MPI and MPICH (4 minutes, mpich in ~/.cache)
 	test -d ~/.cache/rankmap/mpich || $(BIN)/pip install -q --no-deps --target ~/.cache/rankmap/mpich mpich==5.0.2
 	$(BIN)/python -m tests.oracle.full
+
+fuzz: .venv/.dev-installed ## give rankmap 100,000 random options and files: a plan or a clear refusal, never a traceback (EXAMPLES=N)
+	RANKMAP_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/property/test_requests.py -q
 
 check: .venv/.dev-installed ## lint, format, types, direction of imports
 	$(BIN)/ruff check

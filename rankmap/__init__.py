@@ -6,13 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rankmap.api import discover, launch, load, plan
+    from rankmap.api import discover, launch, load, plan, whatif, why
+    from rankmap.comparison import compare
     from rankmap.cpuset import CpuSet
     from rankmap.errors import RankmapError
     from rankmap.layout import LayoutSpec
     from rankmap.placement import Plan, RankPlacement
+    from rankmap.replaying import replay
     from rankmap.report import Report
     from rankmap.runtime.job import JobResult
+    from rankmap.scoring import score
     from rankmap.topology import Allocation, NodeTopology
     from rankmap.verification import verify
 
@@ -28,11 +31,16 @@ __all__ = [
     "RankPlacement",
     "RankmapError",
     "Report",
+    "compare",
     "discover",
     "launch",
     "load",
     "plan",
+    "replay",
+    "score",
     "verify",
+    "whatif",
+    "why",
 ]
 
 _HOMES = {
@@ -45,11 +53,16 @@ _HOMES = {
     "RankPlacement": "rankmap.placement",
     "RankmapError": "rankmap.errors",
     "Report": "rankmap.report",
+    "compare": "rankmap.comparison",
     "discover": "rankmap.api",
     "launch": "rankmap.api",
     "load": "rankmap.api",
     "plan": "rankmap.api",
+    "replay": "rankmap.replaying",
+    "score": "rankmap.scoring",
     "verify": "rankmap.verification",
+    "whatif": "rankmap.api",
+    "why": "rankmap.api",
 }
 
 

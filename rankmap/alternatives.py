@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from rankmap.errors import PlacementError, RankmapError
 from rankmap.layout_parts import BindTo, Level, MapBy, Pattern
 from rankmap.planner import plan
-from rankmap.score import score
+from rankmap.processors import objects_of
+from rankmap.scoring import score
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rankmap.layout import LayoutSpec
     from rankmap.placement import Plan
-    from rankmap.score import Score
+    from rankmap.scoring import Score
     from rankmap.topology import Allocation
 
 __all__ = ["Alternative", "alternatives"]
@@ -70,7 +71,9 @@ def _candidates(allocation: Allocation, spec: LayoutSpec) -> Iterator[LayoutSpec
     """Yield the requests to try: the default first, then objects, their spans, counts per object, all that divides."""
     yield spec
     widths = [spec.processors_per_rank]
-    n_cores = sum(len(allocation.topology(i).usable_cores()) for i in range(len(allocation.nodes)))
+    nodes = [i for i, node in enumerate(allocation.nodes) if not spec.hosts or node.host in spec.hosts]
+    shapes = [allocation.topology(i) for i in nodes if allocation.nodes[i].host not in spec.exclude_hosts]
+    n_cores = sum(len(shape.usable_cores()) for shape in shapes)
     if spec.processors_per_rank is None and spec.n_ranks and n_cores // spec.n_ranks > 1:
         widths.append(n_cores // spec.n_ranks)
     for width in widths:
@@ -78,28 +81,16 @@ def _candidates(allocation: Allocation, spec: LayoutSpec) -> Iterator[LayoutSpec
         yield wide
         for level in _OBJECTS:
             yield replace(wide, map_by=MapBy(pattern=Pattern.OBJECT, level=level))
-            if len(allocation.nodes) > 1:
+            if len(shapes) > 1:
                 yield replace(wide, map_by=MapBy(pattern=Pattern.OBJECT, level=level, span=True))
         yield replace(wide, map_by=MapBy(pattern=Pattern.SLOT))
-        if len(allocation.nodes) > 1:
+        if len(shapes) > 1:
             yield replace(wide, map_by=MapBy(pattern=Pattern.NODE))
     for level in _PER_OBJECT:
         yield replace(spec, map_by=MapBy(pattern=Pattern.OBJECT, level=level), bind_to=BindTo(level=Level.CORE))
-        n_objects = sum(_n_objects(allocation, i, level) for i in range(len(allocation.nodes)))
+        n_objects = sum(not one.isdisjoint(shape.usable) for shape in shapes for one in objects_of(shape, level))
         if spec.n_ranks and n_objects and spec.n_ranks % n_objects == 0:
             yield replace(spec, map_by=MapBy(pattern=Pattern.PPR, level=level, count=spec.n_ranks // n_objects))
-
-
-def _n_objects(allocation: Allocation, node_index: int, level: Level) -> int:
-    topology = allocation.topology(node_index)
-    match level:
-        case Level.PACKAGE:
-            sets = [package.cpus for package in topology.packages]
-        case Level.NUMA:
-            sets = [domain.cpus for domain in topology.numa_domains if domain.local]
-        case _:
-            sets = [cache.cpus for cache in topology.caches if cache.level == 3]  # noqa: PLR2004 - L3
-    return sum(not cpus.isdisjoint(topology.usable) for cpus in sets)
 
 
 def _reason(own: Score, best: Score) -> str:

@@ -1,4 +1,4 @@
-"""What ``import rankmap`` offers: discover, load, plan, launch. The command line offers the same and no more."""
+"""What ``import rankmap`` offers: what the command line does, as functions. Neither does more than the other."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rankmap import planner
+from rankmap import explain, planner
+from rankmap.alternatives import alternatives
 from rankmap.discovery.machine import load_all, this_host, this_host_allocation
 from rankmap.errors import RuntimeUnusableError, UsageError
-from rankmap.replay import replay
+from rankmap.replaying import replay
 from rankmap.requests import request
 from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
@@ -21,11 +22,12 @@ from rankmap.runtime.session import in_runtime
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from rankmap.alternatives import Alternative
     from rankmap.cpuset import CpuSet
     from rankmap.placement import Plan
     from rankmap.topology import Allocation
 
-__all__ = ["discover", "launch", "load", "plan"]
+__all__ = ["discover", "launch", "load", "plan", "whatif", "why"]
 
 
 def discover() -> Allocation:
@@ -107,6 +109,28 @@ def plan(  # noqa: PLR0913 - the words of the command line, each optional
         hostfile=hostfile,
     )
     return planner.plan(allocation, spec, *(request(**words) for words in then))
+
+
+def why(plan: Plan, rank: int) -> tuple[str, ...]:
+    """Return, a sentence each, the decisions that put this rank of the plan where it is.
+
+    Raises:
+        UsageError: The job has no such rank, or the plan is not what its request leads to.
+    """
+    return explain.why(planner.decide_again(plan), rank)
+
+
+def whatif(allocation: Allocation, **words: Any) -> tuple[Alternative, ...]:  # noqa: ANN401 - those of plan
+    """Return the sensible layouts of so many ranks, the best first.
+
+    Args:
+        allocation: The nodes.
+        words: Those of ``plan``, without ``map_by`` and ``then``.
+
+    Raises:
+        RankmapError: None fits.
+    """
+    return alternatives(allocation, request(**words))
 
 
 def launch(  # noqa: PLR0913 - the words of the command line, each optional

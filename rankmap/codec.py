@@ -94,7 +94,7 @@ def _decode(kind: Any, data: Json, where: str) -> object:  # noqa: ANN401 - a ty
             raise _refused(data, _SCALARS[kind], where)
         return data
     if isinstance(kind, type) and issubclass(kind, StrEnum):
-        if data not in set(kind):
+        if not isinstance(data, str) or data not in set(kind):
             raise _refused(data, " or ".join(kind), where)
         return kind(data)
     if kind is CpuSet:

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 __all__ = ["nearest_gpus"]
 
 
-def nearest_gpus(topology: NodeTopology, blocks: Sequence[CpuSet], *, each: int) -> tuple[tuple[str, ...], ...] | None:
-    """Return the ids of ``each`` GPUs for each block of CPUs, no GPU twice; None where there are too few.
+def nearest_gpus(
+    topology: NodeTopology, blocks: Sequence[CpuSet], *, each: int, free: Sequence[int]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the ids of ``each`` of these GPUs for each block of CPUs, no GPU twice.
 
-    Each block takes, of those that are left, the GPUs that are close to the fewest CPUs of which it has one, then
-    those of its NUMA distance, then the first. Ids are positions in ``topology.gpus``.
+    ``free`` are positions in ``topology.gpus``, at least as many as are wanted. Each block takes, of those that are
+    left, the GPUs that are close to the fewest CPUs of which it has one, then those of its NUMA distance, then the
+    first. Ids are positions in ``topology.gpus``.
     """
-    if len(blocks) * each > len(topology.gpus):
-        return None
-    left = list(range(len(topology.gpus)))
+    left = list(free)
     given: list[list[int]] = [[] for _ in blocks]
     # the closest pairs first, so that no block takes what another one is closer to
     pairs = sorted(

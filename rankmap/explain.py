@@ -9,10 +9,11 @@ from rankmap.layout_parts import Level, Order, Pattern
 from rankmap.runs import length, locate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from rankmap.decisions import Decisions, NodeDecisions, PartDecisions
     from rankmap.layout import LayoutSpec
-    from rankmap.planner import Decisions, NodeDecisions, PartDecisions
+    from rankmap.placement import RankPlacement
 
 __all__ = ["why"]
 
@@ -43,10 +44,10 @@ def why(decisions: Decisions, rank: int) -> tuple[str, ...]:
         *_request(decisions, part),
         _node(part, node),
         *_object(part.spec, node, local),
-        *_processors(part.spec, node, local),
+        *_processors(decisions, part, node, local),
         *_reserved(decisions, part, node),
-        _binding(part.spec, node, local),
-        _number(part.spec, node, rank, at),
+        _binding(part.spec, node, local, placement.cpus),
+        _number(part, placement),
     )
 
 
@@ -95,61 +96,127 @@ def _dealing(spec: LayoutSpec, node: NodeDecisions, n_nodes: int) -> str:
 def _object(spec: LayoutSpec, node: NodeDecisions, local: int) -> Iterator[str]:
     """Say which object the rank was mapped to, and why that one."""
     kind = node.kind
-    counts = [kind.objects.count(item) for item in range(max(kind.objects) + 1)]
     item = kind.objects[local]
     if spec.map_by.pattern in {Pattern.AUTO, Pattern.RS}:
-        domains = kind.ground.domains
-        sizes = [len(domain) for domain in domains]
-        if len(domains) > 1:
-            ranks = length(node.runs)
-            rule = "in proportion to their free processors" if ranks >= len(domains) else "whole neighbouring ones each"
-            name = f"{len(domains)} NUMA domains with {_row(sizes, f'free {_unit(node)}s')}"
-            yield f"domain: {ranks} ranks go to {name}, {rule}"
-        if kind.rule == "rs":
+        yield from _domain(spec, node)
+        if spec.map_by.pattern is Pattern.RS:
             yield f"resource set: number {item} of the node, with {spec.map_by.pe} cores for {spec.map_by.count} ranks"
         return
-    if len(counts) > 1:
+    n_objects = len(kind.ground.objects(spec.map_by.level)) if spec.map_by.level is not None else 1
+    if n_objects > 1:
+        counts = [kind.objects.count(one) for one in range(n_objects)]
         turn = kind.objects[:local].count(item)
-        taking = "is filled before the next" if spec.map_by.pattern is Pattern.PPR else "take one rank each in turn"
-        name = _name(kind.object_name)
-        rule = f"{len(counts)} {name}s {taking}; they have {_row(counts, 'ranks')}"
-        yield f"{name}: number {item}, as its rank number {turn} there: {rule}"
+        taking = (
+            "are filled one after the other" if spec.map_by.pattern is Pattern.PPR else "take one rank each in turn"
+        )
+        rule = f"{n_objects} {_name(kind.object_name)}s {taking}; they have {_row(counts, 'ranks')}"
+        yield f"{_name(kind.object_name)}: number {item}, as its rank number {turn} there: {rule}"
 
 
-def _processors(spec: LayoutSpec, node: NodeDecisions, local: int) -> Iterator[str]:
+def _domain(spec: LayoutSpec, node: NodeDecisions) -> Iterator[str]:
+    """Say how the default deals to NUMA domains, and to kinds of cores."""
+    ground = node.kind.ground
+    domains = ground.domains
+    n_taken, what = len(node.kind.ranks), "rank"
+    if spec.map_by.pattern is Pattern.RS:
+        n_taken, what = n_taken // (spec.map_by.count or 1), "resource set"
+    if len(domains) > 1:
+        rule = "in proportion to their free processors"
+        if n_taken < len(domains):
+            rule = (
+                "neighbours that have so many together" if spec.processors_per_rank else "whole neighbouring ones each"
+            )
+        sizes = [len(domain) for domain in domains]
+        there = f"{len(domains)} NUMA domains with {_row(sizes, f'free {_unit(node)}s')}"
+        yield f"domain: {n_taken} {what}{'s' * (n_taken != 1)} go{'es' * (n_taken == 1)} to {there}, {rule}"
+    kinds = [one.kind for one in ground.processors]
+    if len(set(kinds)) > 1:
+        used = {ground.processors[position].kind for positions in node.kind.chosen for position in positions}
+        shown = ", ".join(f"{kinds.count(kind)} of kind {kind}" for kind in sorted(set(kinds)))
+        enough = "the fastest have room for all" if len(used) == 1 else "the fastest have no room for all"
+        yield f"kinds of {_unit(node)}: {shown}, 0 the fastest; no rank is on two kinds, and {enough}"
+
+
+def _processors(decisions: Decisions, part: PartDecisions, node: NodeDecisions, local: int) -> Iterator[str]:
     """Say which processors the rank took, and who has those beside them."""
     kind = node.kind
     chosen = kind.chosen[local]
     unit = _unit(node)
     count = f"{len(chosen)} {unit}{'s' * (len(chosen) != 1)}"
-    yield f"{unit}s: {count}, CPUs {kind.ground.cpus(chosen)}: {_choice(spec, node, local)}"
-    owners: dict[int, list[int]] = {}
-    for other, positions in enumerate(kind.chosen):
-        for position in positions:
-            owners.setdefault(position, []).append(node.order.index(other))
-    own = node.order.index(local)
-    for where, position in (("before", min(chosen) - 1), ("after", max(chosen) + 1)):
+    yield f"{unit}s: {count}, CPUs {kind.ground.cpus(chosen)}: {_choice(part.spec, node, local)}"
+    own, owners = _owners(decisions, part, node, local)
+    for where, position, beside in (("before", min(chosen) - 1, min(chosen)), ("after", max(chosen) + 1, max(chosen))):
         if 0 <= position < len(kind.ground.processors):
-            others = CpuSet.of(owners.get(position, ()))
-            what = f"has local rank {others}" if others else "is idle"
-            yield f"  the one {where} (CPUs {kind.ground.processors[position].cpus}) {what}"
-    if shared := CpuSet.of(other for position in chosen for other in owners[position]) - CpuSet.of([own]):
-        yield f"  shared with local rank {shared}: there are more ranks than {unit}s"
+            cpus = kind.ground.processors[position].cpus
+            yield f"  the one {where} (CPUs {cpus}) {_use(decisions, node, position, beside, owners)}"
+    if shared := CpuSet.of(other for cpu in kind.ground.cpus(chosen) for other in owners[cpu]) - CpuSet.of([own]):
+        why_shared = "overload-allowed" if part.spec.binding.overload else f"there are more ranks than {unit}s"
+        yield f"  shared with local rank {shared}: {why_shared}"
+    if gpus := kind.ranks[local].gpus:
+        yield f"GPUs: {','.join(gpus)}: the nearest to the cores of its resource set that were left"
+
+
+def _owners(
+    decisions: Decisions, part: PartDecisions, node: NodeDecisions, local: int
+) -> tuple[int, dict[int, list[int]]]:
+    """Return the rank's own local rank, and by PU the local ranks of the node that were mapped to it."""
+    owners: dict[int, list[int]] = {}
+    before, own = 0, 0
+    for other_part in decisions.parts:
+        for other in other_part.nodes:
+            if other.site.node_index != node.site.node_index:
+                continue
+            for at, position in enumerate(other.order):
+                if other_part is part and position == local:
+                    own = before + at
+                for cpu in other.kind.ground.cpus(other.kind.chosen[position]):
+                    owners.setdefault(cpu, []).append(before + at)
+            before += len(other.order)
+    return own, owners
+
+
+def _use(decisions: Decisions, node: NodeDecisions, position: int, beside: int, owners: Mapping[int, list[int]]) -> str:
+    """Say who has the processor at this position, or may use it, or why it was not given to the rank beside it."""
+    one, other = node.kind.ground.processors[position], node.kind.ground.processors[beside]
+    if mapped := CpuSet.of(rank for cpu in one.cpus for rank in owners.get(cpu, ())):
+        return f"has local rank {mapped}"
+    ranks = decisions.plan.ranks_on(node.site.node_index)
+    users = CpuSet.of(rank.local_rank for rank in ranks if rank.cpus is not None and not rank.cpus.isdisjoint(one.cpus))
+    if users:
+        return f"is mapped to no rank; local rank {users} may use it"
+    if one.kind != other.kind:
+        return "is idle: another kind"
+    apart = [level for level in (Level.PACKAGE, Level.NUMA, Level.L3CACHE) if one.place(level) != other.place(level)]
+    return f"is idle: in another {_name(apart[0])}" if apart else "is idle"
 
 
 def _choice(spec: LayoutSpec, node: NodeDecisions, local: int) -> str:
     pattern, n_chosen = spec.map_by.pattern, len(node.kind.chosen[local])
-    whole = " without straddling a cache" * (len(node.kind.ground.objects(Level.L3CACHE)) > 1)
     listed = {
         Pattern.MANUAL: f"list {local} of --map-by manual",
         Pattern.RANKFILE: "the rankfile's slots",
-        Pattern.RS: "its share of the resource set",
-        Pattern.AUTO: f"as many as divide evenly{whole}",
+        Pattern.RS: f"its share of the resource set{_in_caches(node, local)}",
+        Pattern.AUTO: f"as many as divide evenly{_in_caches(node, local)}",
     }
-    if pattern in listed and not (pattern is Pattern.AUTO and spec.processors_per_rank):
+    if pattern is Pattern.AUTO and spec.processors_per_rank:
+        return f"as many as asked for, next to each other{_in_caches(node, local)}"
+    if pattern in listed:
         return listed[pattern]
     asked = "as many as asked for, " * bool(spec.processors_per_rank)
     return f"{asked}the next free one{'s' * (n_chosen != 1)} of its place"
+
+
+def _in_caches(node: NodeDecisions, local: int) -> str:
+    """Say how the rank lies to the L3 caches, where that is worth a word."""
+    ground, chosen = node.kind.ground, set(node.kind.chosen[local])
+    caches = ground.objects(Level.L3CACHE)
+    touched = [cache for cache in caches if not chosen.isdisjoint(cache)]
+    if len(caches) <= 1 or not touched:
+        return ""
+    if len(touched) == 1:
+        return ", in one L3 cache"
+    whole = all(chosen.issuperset(cache) for cache in touched)
+    return f", {len(touched)} whole L3 caches" if whole else f", in {len(touched)} L3 caches"
 
 
 def _reserved(decisions: Decisions, part: PartDecisions, node: NodeDecisions) -> Iterator[str]:
@@ -172,8 +239,7 @@ def _reserved(decisions: Decisions, part: PartDecisions, node: NodeDecisions) ->
         yield f"not usable on {node.site.host}: CPUs {barred} (offline, cgroup, or not Dragon's)"
 
 
-def _binding(spec: LayoutSpec, node: NodeDecisions, local: int) -> str:
-    cpus = node.kind.ranks[local].cpus
+def _binding(spec: LayoutSpec, node: NodeDecisions, local: int, cpus: CpuSet | None) -> str:
     binding = spec.binding
     if cpus is None:
         return "bound: to nothing (--bind-to none)"
@@ -182,13 +248,17 @@ def _binding(spec: LayoutSpec, node: NodeDecisions, local: int) -> str:
     asked = f"--bind-to {spec.bind_to}" if spec.bind_to is not None else f"what --map-by {spec.map_by} makes of it"
     if binding.level is Level.HWTHREAD:
         return f"bound: to CPUs {cpus}, the first hardware thread of each core ({asked})"
-    return f"bound: to CPUs {cpus}, all of its {_name(binding.level)} ({asked})"
+    left = " that other parts do not have" * (cpus != node.kind.ranks[local].cpus)
+    return f"bound: to CPUs {cpus}, all of its {_name(binding.level)}{left} ({asked})"
 
 
-def _number(spec: LayoutSpec, node: NodeDecisions, rank: int, at: int) -> str:
-    asked = f"--rank-by {spec.rank_by}" if spec.rank_by is not None else "the mapping's own order"
+def _number(part: PartDecisions, placement: RankPlacement) -> str:
+    spec = part.spec
+    asked = f"--rank-by {part.rank_by}" if spec.rank_by is not None else f"as with --rank-by {part.rank_by}"
+    if spec.map_by.pattern in {Pattern.SEQ, Pattern.RANKFILE}:
+        return f"number: local rank {placement.local_rank} of {placement.host} is rank {placement.rank} (the file's)"
     words = {
-        Order.SLOT: "in the order of mapping, node after node",
+        Order.SLOT: "node after node, on each in the order of mapping",
         Order.NODE: "one rank of each node in turn",
         Order.FILL: "object after object",
         Order.SPAN: "one rank of each object of all nodes in turn",
@@ -196,8 +266,8 @@ def _number(spec: LayoutSpec, node: NodeDecisions, rank: int, at: int) -> str:
         Order.PLANE: "some ranks of each node in turn",
         Order.FILE: "as the file lists them",
     }
-    how = f": {words[spec.rank_by.order]}" if spec.rank_by is not None else ""
-    return f"number: local rank {at} of {node.site.host} is rank {rank} ({asked}{how})"
+    how = words[part.rank_by.order]
+    return f"number: local rank {placement.local_rank} of {placement.host} is rank {placement.rank} ({asked}: {how})"
 
 
 def _name(object_name: str | None) -> str:

@@ -21,7 +21,7 @@ MAX_HOSTS = 1_000_000
 
 _ITEM = re.compile(r"(?:[^\[\],\s]|\[[^\[\]]*\])+")
 _RANGE = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
-_NUMBERED = re.compile(r"([^.]*?)(\d+)([^0-9.]*(?:\..*)?)")
+_NUMBERED = re.compile(r"([^.]*?)(\d{1,12})([^0-9.]*(?:\..*)?)")  # no longer than what _RANGE reads back
 
 
 def expand(text: str) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ class LayoutSpec:
         slots: Ranks that a host takes at most, by host (``--hostfile``); a host without is limited by its cores.
         hosts: The only hosts to use; empty is all. The allocation's order is kept.
         exclude_hosts: Hosts not to use.
+        hostfile: The name of the file that ``hosts`` are from, for messages; "" where they are from no file.
 
     Raises:
         UsageError: A count is below one or above what MPI can count. All such counts are named at once.
@@ -58,6 +59,7 @@ class LayoutSpec:
     slots: tuple[tuple[str, int], ...] = ()
     hosts: tuple[str, ...] = ()
     exclude_hosts: tuple[str, ...] = ()
+    hostfile: str = ""
 
     def __post_init__(self) -> None:
         counts = (
@@ -89,8 +91,9 @@ class LayoutSpec:
             yield from self._uneven_sets(map_by)
         if self.map_by.span and pattern is not Pattern.OBJECT:
             yield f"{map_by}: SPAN goes round objects (core, l3cache, numa, package, ...)"
-        if self.map_by.scatter and pattern not in {Pattern.OBJECT, Pattern.PPR}:
-            yield f"{map_by}: SCATTER spreads the ranks of an object (core, l3cache, numa, ppr:N:package, ...)"
+        single = self.map_by.level in {Level.CORE, Level.HWTHREAD}
+        if self.map_by.scatter and (pattern not in {Pattern.OBJECT, Pattern.PPR} or single):
+            yield f"{map_by}: SCATTER spreads the ranks of an object (l3cache, numa, ppr:N:package, ...)"
 
     def _uneven_sets(self, map_by: str) -> Iterator[str]:
         each, size = self.map_by.count or 1, self.map_by.pe or 1
@@ -110,7 +113,7 @@ class LayoutSpec:
     @property
     def threads(self) -> bool:
         """Return whether ranks are given PUs, not cores."""
-        return self.map_by.threads or self.map_by.level is Level.HWTHREAD
+        return self.map_by.threads or self.map_by.level is Level.HWTHREAD or self.map_by.pattern is Pattern.MANUAL
 
     @property
     def binding(self) -> BindTo:

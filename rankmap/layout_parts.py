@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from enum import StrEnum
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,23 @@ _NEEDS = {
     "seq": ("a file", "seq:FILE"),
     "rankfile": ("a file", "rankfile:FILE"),
 }
+_ALIKE = {"nooversubscribe": "oversubscribe", "corecpus": "hwtcpus", "scatter": "pack"}
+"""Modifiers that answer the question of another one."""
+
+_MEANT = {
+    "socket": "package",
+    "l1": "l1cache",
+    "l2": "l2cache",
+    "l3": "l3cache",
+    "thread": "hwthread",
+    "threads": "hwthread",
+    "pu": "hwthread",
+    "ldom": "numa",
+    "ldoms": "numa",
+    "board": "node",
+}
+"""Words of other launchers and other years for these objects."""
+
 _OTHERS = ("auto", "slot", "node", *(example for _, example in _NEEDS.values()))
 _SETS = "rs:a=RANKS,c=CORES or rs:a=RANKS,c=CORES,g=GPUS"
 _COUNT = re.compile(r"[1-9]\d{0,8}", re.ASCII)
@@ -123,6 +141,21 @@ class MapBy:
     scatter: bool = False
     pe_list: CpuSet = CpuSet()
 
+    def __post_init__(self) -> None:
+        needed: dict[Pattern, tuple[object, ...]] = {
+            Pattern.OBJECT: (self.level,),
+            Pattern.PPR: (self.level, self.count),
+            Pattern.PLANE: (self.count,),
+            Pattern.RS: (self.count, self.pe),
+            Pattern.MANUAL: (self.lists, all(self.lists)),
+            Pattern.SEQ: (self.file,),
+            Pattern.RANKFILE: (self.file,),
+        }
+        counts = [count for count in (self.count, self.pe) if count is not None]
+        if not all(needed.get(self.pattern, ())) or any(count < 1 for count in counts) or self.gpus < 0:
+            msg = f"map_by {self.pattern} without what it needs: {_NEEDS.get(self.pattern, ('an object', ''))[0]}"
+            raise UsageError(msg)
+
     @classmethod
     def parse(cls, text: str, read: Reader) -> tuple[MapBy, bool | None]:
         """Return what the text asks for, and whether it allows or forbids oversubscribing; None says neither.
@@ -137,9 +170,13 @@ class MapBy:
         option = f"--map-by {text}"
         base, modifiers = _map_pattern(option, text.split(":"), read)
         oversubscribe = None
+        seen: dict[str, str] = {}
         for modifier in modifiers:
             name, _, value = modifier.partition("=")
             name = name.lower()
+            before = seen.setdefault(_ALIKE.get(name, name), modifier)
+            if before is not modifier:
+                raise _not_understood(option, f"{before} and {modifier} contradict or repeat each other", "one of them")
             if name in {"oversubscribe", "nooversubscribe"} and not value:
                 oversubscribe = name == "oversubscribe"
             else:
@@ -306,6 +343,8 @@ def _modified(base: MapBy, option: str, name: str, value: str) -> MapBy:
             return replace(base, pe_list=CpuSet.parse(value))
         case "span", False:
             return replace(base, span=True)
+        case "corecpus", False if base.level is Level.HWTHREAD:
+            raise _not_understood(option, "hwthreads are no cores", "--map-by core, or leave CORECPUS out")
         case (("hwtcpus" | "corecpus"), False):
             return replace(base, threads=name == "hwtcpus")
         case (("pack" | "scatter"), False):
@@ -323,9 +362,13 @@ def _count(option: str, text: str) -> int:
 
 def _level(option: str, text: str, levels: Iterable[Level], *, also: tuple[str, ...] = ()) -> Level:
     names = {str(level): level for level in levels}
-    level = names.get(text.lower())
+    word = text.lower()
+    level = names.get(word)
     if level is None:
-        raise _not_understood(option, f"there is no {text!r}", ", ".join((*also, *names)))
+        known = {*names, *(one.partition(":")[0] for one in also)}
+        guesses = [_MEANT.get(word, ""), word.removesuffix("s"), *get_close_matches(word, sorted(known), n=1)]
+        meant = next((f"{guess}; or " for guess in guesses if guess in known), "")
+        raise _not_understood(option, f"there is no {text!r}", f"{meant}{', '.join((*also, *names))}")
     return level
 
 

@@ -6,7 +6,7 @@ from array import array
 from dataclasses import dataclass
 from functools import reduce
 from itertools import repeat
-from operator import and_
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from rankmap.cpuset import CpuSet  # noqa: TC001 - the codec reads the type hints at run time
@@ -110,8 +110,8 @@ class Plan:
 
     @property
     def reserve(self) -> CpuSet:
-        """Return the PU os indices that no part of the job uses, as asked with ``--reserve``."""
-        return reduce(and_, (part.spec.reserve for part in self.parts))
+        """Return the PU os indices that the job keeps free, as asked with ``--reserve`` in any of its parts."""
+        return reduce(or_, (part.spec.reserve for part in self.parts))
 
     def part_of(self, rank: int) -> int:
         """Return which part a rank belongs to.

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from dataclasses import replace
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
 
+from rankmap.assembly import assembled
 from rankmap.cpuset import CpuSet
-from rankmap.errors import AllocationError, PlacementError, RankmapError
+from rankmap.decisions import Decisions, NodeDecisions, PartDecisions
+from rankmap.errors import AllocationError, PlacementError, RankmapError, UsageError
 from rankmap.hostlist import fold
-from rankmap.layout_parts import BindTo, Order, Pattern
+from rankmap.layout_parts import BindTo, Level, Order, Pattern
 from rankmap.mapping.automatic import automatic
 from rankmap.mapping.by_pattern import by_pattern
 from rankmap.mapping.dealing import Site
 from rankmap.mapping.listed import manual, rankfile, sequence
-from rankmap.mapping.notes import layout_notes, unused_note
-from rankmap.placement import NodeLayout, Part, Plan, PlannedNode
-from rankmap.processors import ground
+from rankmap.mapping.refusal import counted
+from rankmap.processors import ground, objects_of
 from rankmap.ranking import local_order, number_nodes, places_in_order
-from rankmap.runs import expand, joined, shifted
+from rankmap.runs import shifted
 from rankmap.soundness import check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rankmap.layout import LayoutSpec
-    from rankmap.mapping.kinds import Mapped, NodeKind
+    from rankmap.mapping.kinds import Mapped
+    from rankmap.placement import Plan
     from rankmap.processors import Ground
     from rankmap.runs import Run
-    from rankmap.topology import Allocation
+    from rankmap.topology import Allocation, NodeTopology
 
-__all__ = ["Decisions", "PartDecisions", "decide", "plan"]
+__all__ = ["decide", "decide_again", "plan"]
 
 _RULES: Mapping[Pattern, Callable[[Allocation, LayoutSpec, Sequence[Site]], Mapped]] = {
     Pattern.AUTO: automatic,
@@ -45,35 +50,12 @@ _RULES: Mapping[Pattern, Callable[[Allocation, LayoutSpec, Sequence[Site]], Mapp
 }
 """Which module makes the layouts of a pattern."""
 
-_LISTS_PUS = frozenset({Pattern.MANUAL})
+_Taken = tuple[CpuSet, frozenset[int]]
+"""What the parts before have of a node: PU os indices, and GPUs by their position."""
 
+_LOCALHOST = "localhost"
 
-class NodeDecisions(NamedTuple):
-    """What was decided for a node: its kind, and which rank each of the kind's local ranks became, in their order."""
-
-    site: Site
-    kind: NodeKind
-    order: tuple[int, ...]
-    runs: tuple[Run, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartDecisions:
-    """What was decided for one part of a job: its request, its nodes, and those that it did not use."""
-
-    spec: LayoutSpec
-    first_rank: int
-    n_ranks: int
-    nodes: tuple[NodeDecisions, ...]
-    unused: tuple[Site, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decisions:
-    """A plan, and how it came about (``explain.py`` puts it into words)."""
-
-    plan: Plan
-    parts: tuple[PartDecisions, ...]
+_NOTHING: _Taken = (CpuSet(), frozenset())
 
 
 def plan(allocation: Allocation, *specs: LayoutSpec) -> Plan:
@@ -99,26 +81,31 @@ def decide(allocation: Allocation, *specs: LayoutSpec) -> Decisions:
     In a job of several parts those that name neither places nor a number of cores get as many cores for each rank as
     leave room for all parts.
     """
-    error: PlacementError | None = None
-    for width in _widths(allocation, specs):
+    widest = _widest(allocation, specs)
+    if widest is None:
+        return _decide(allocation, specs, None)
+    with suppress(PlacementError):
+        return _decide(allocation, specs, widest)
+    made, fits, too_wide = _decide(allocation, specs, 1), 1, widest
+    while too_wide - fits > 1:
+        width = (fits + too_wide) // 2
         try:
-            return _decide(allocation, specs, width)
-        except PlacementError as refused:
-            error = refused
-    assert error is not None  # noqa: S101 - the last width was refused
-    raise error
+            made, fits = _decide(allocation, specs, width), width
+        except PlacementError:
+            too_wide = width
+    return made
 
 
-def _widths(allocation: Allocation, specs: Sequence[LayoutSpec]) -> Iterable[int | None]:
-    """Return the numbers of cores to try for ranks that leave it open; None is as many as their part has room for."""
+def _widest(allocation: Allocation, specs: Sequence[LayoutSpec]) -> int | None:
+    """Return how many cores a rank of a part that leaves it open has at most; None where its part has room for all."""
     n_open = sum(spec.n_ranks or 0 for spec in specs if _is_open(spec))
     if len(specs) == 1 or not n_open:
-        return (None,)
-    of_shape = [len(shape.usable_cores()) for shape in allocation.shapes]
+        return None
+    common = _in_job(allocation, specs[0], specs)
+    of_shape = [len(_ground(allocation, common, i, _NOTHING).processors) for i in range(len(allocation.shapes))]
     n_cores = sum(of_shape[node.shape_index] for node in allocation.nodes)
     n_cores -= sum((spec.n_ranks or 0) * (spec.processors_per_rank or 1) for spec in specs if not _is_open(spec))
-    widest = max(of_shape, default=1)  # no rank is wider than its node
-    return range(max(1, min(widest, n_cores // n_open)), 0, -1)
+    return max(1, min(max(of_shape, default=1), n_cores // n_open))
 
 
 def _is_open(spec: LayoutSpec) -> bool:
@@ -126,16 +113,20 @@ def _is_open(spec: LayoutSpec) -> bool:
 
 
 def _decide(allocation: Allocation, specs: Sequence[LayoutSpec], width: int | None) -> Decisions:
-    taken: dict[int, CpuSet] = {}
+    taken: dict[int, _Taken] = {}
     parts: list[PartDecisions] = []
     for number, spec in enumerate(specs):
-        wide = replace(spec, cpus_per_rank=width) if width and _is_open(spec) else spec
+        wide = _in_job(allocation, spec, specs)
+        if width and _is_open(spec):
+            wide = replace(wide, cpus_per_rank=width)
         try:
             part = _part(allocation, wide, taken, first_rank=sum(part.n_ranks for part in parts))
         except RankmapError as refused:
             if len(specs) == 1:
                 raise
-            error = refused if wide is spec else _as_written(allocation, spec, taken, refused)
+            error = refused
+            if width and _is_open(spec):
+                error = _as_written(allocation, _in_job(allocation, spec, specs), taken, refused)
             after = f", after {'those' if number > 1 else 'that'} before it" * (number > 0)
             msg = f"part {number + 1} of the job{after}: {error.message}"
             raise type(error)(msg, hint=error.hint) from refused
@@ -143,14 +134,45 @@ def _decide(allocation: Allocation, specs: Sequence[LayoutSpec], width: int | No
         if number + 1 < len(specs):
             for node in part.nodes:
                 index = node.site.node_index
-                taken[index] = taken.get(index, CpuSet()) | node.kind.taken
-    made = _assembled(allocation, parts)
+                cpus, gpus = taken.get(index, _NOTHING)
+                taken[index] = cpus | node.kind.taken, gpus | node.kind.taken_gpus
+    made = assembled(allocation, parts)
     check(made)
     return Decisions(plan=made, parts=tuple(parts))
 
 
+def decide_again(plan: Plan) -> Decisions:
+    """Return how a saved plan came about.
+
+    Raises:
+        UsageError: It is not what its request leads to: another version made it, or somebody has edited it.
+    """
+    decisions = decide(plan.allocation, *(part.spec for part in plan.parts))
+    if (decisions.plan.layouts, decisions.plan.nodes) != (plan.layouts, plan.nodes):
+        msg = "the saved plan is not what this rankmap makes of its request: made by another version, or edited"
+        raise UsageError(msg, hint="`rankmap plan --plan FILE` shows it; `rankmap compare` shows what differs")
+    return decisions
+
+
+def _in_job(allocation: Allocation, spec: LayoutSpec, specs: Sequence[LayoutSpec]) -> LayoutSpec:
+    """Return the request of a part with what all parts together keep free; ``localhost`` is the only node there is."""
+    here = [node.host for node in allocation.nodes]
+    if len(here) == 1 and _LOCALHOST in (*spec.hosts, *spec.exclude_hosts):
+        hosts, exclude = (
+            tuple(here[0] if host == _LOCALHOST else host for host in names)
+            for names in (spec.hosts, spec.exclude_hosts)
+        )
+        slots = tuple((here[0] if host == _LOCALHOST else host, count) for host, count in spec.slots)
+        spec = replace(spec, hosts=hosts, exclude_hosts=exclude, slots=slots)
+    if len(specs) == 1:
+        return spec
+    reserve = reduce(or_, (each.reserve for each in specs))
+    per_object = [each.reserve_per for each in (spec, *specs) if each.reserve_per is not None]
+    return replace(spec, reserve=reserve, reserve_per=per_object[0] if per_object else None)
+
+
 def _as_written(
-    allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, CpuSet], refused: RankmapError
+    allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken], refused: RankmapError
 ) -> RankmapError:
     """Return the refusal of a part in the words that were typed, where it would be refused with these too."""
     try:
@@ -160,7 +182,7 @@ def _as_written(
     return refused
 
 
-def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, CpuSet], *, first_rank: int) -> PartDecisions:
+def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken], *, first_rank: int) -> PartDecisions:
     rule = _RULES[spec.map_by.pattern]
     sites = _sites(allocation, spec, taken)
     try:
@@ -177,6 +199,7 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, CpuSet],
         spec=spec,
         first_rank=first_rank,
         n_ranks=sum(len(node.order) for node in nodes),
+        rank_by=spec.rank_by or mapped.natural_order,
         nodes=tuple(nodes),
         unused=tuple(site for site in sites if site.node_index not in with_ranks),
     )
@@ -194,9 +217,9 @@ def _refuse_overload(spec: LayoutSpec, mapped: Mapped) -> None:
         n_asked = sum(map(len, kind.chosen))
         n_taken = len({position for positions in kind.chosen for position in positions})
         if n_asked > n_taken:
-            what = "hardware threads" if kind.ground.threads else "cores"
+            what = counted(n_taken, "hardware thread" if kind.ground.threads else "core")
             asked = f"--oversubscribe and --bind-to {spec.bind_to} without overload-allowed"
-            msg = f"{asked}: {len(kind.ranks)} ranks of a node share {n_taken} {what}"
+            msg = f"{asked}: {len(kind.ranks)} ranks of a node share {what}"
             hint = f"--bind-to {spec.bind_to}:overload-allowed binds them all the same; without --bind-to they share"
             raise PlacementError(msg, hint=hint)
 
@@ -223,62 +246,7 @@ def _numbered(spec: LayoutSpec, mapped: Mapped, first_rank: int) -> list[NodeDec
     ]
 
 
-def _assembled(allocation: Allocation, parts: Sequence[PartDecisions]) -> Plan:
-    """Return the plan that the parts make together."""
-    of_node: dict[int, tuple[NodeDecisions, ...]] = {node.site.node_index: (node,) for node in parts[0].nodes}
-    for part in parts[1:]:
-        for node in part.nodes:
-            index = node.site.node_index
-            of_node[index] = (*of_node[index], node) if index in of_node else (node,)
-    layouts: dict[tuple[int, ...], int] = {}
-    made: list[NodeLayout] = []
-    nodes = []
-    for index, here in sorted(of_node.items()):
-        key: tuple[int, ...] = (id(here[0].kind), id(here[0].order))  # alike nodes share both
-        for node in here[1:]:
-            key += id(node.kind), id(node.order)
-        layout_index = layouts.get(key)
-        if layout_index is None:
-            layout_index = layouts[key] = len(made)
-            ranks = tuple(node.kind.ranks[i] for node in here for i in node.order)
-            made.append(NodeLayout(shape_index=allocation.nodes[index].shape_index, ranks=ranks))
-        runs = here[0].runs if len(here) == 1 else joined(run for node in here for run in node.runs)
-        nodes.append(PlannedNode(node_index=index, layout_index=layout_index, runs=runs))
-    return Plan(
-        allocation=allocation,
-        parts=tuple(Part(spec=part.spec, n_ranks=part.n_ranks) for part in parts),
-        layouts=tuple(made),
-        nodes=tuple(nodes),
-        notes=tuple(_notes(parts, set(of_node))),
-    )
-
-
-def _notes(parts: Sequence[PartDecisions], used: set[int]) -> list[str]:
-    notes: list[str] = []
-    for number, part in enumerate(parts, start=1):
-        alike: dict[tuple[int, int], list[NodeDecisions]] = {}
-        for node in part.nodes:
-            key = id(node.kind), id(node.order)
-            if key in alike:
-                alike[key].append(node)
-            else:
-                alike[key] = [node]
-        for nodes in alike.values():
-            first = nodes[0]
-            found = layout_notes(
-                part.spec,
-                first.kind,
-                hosts=[node.site.host for node in nodes],
-                numbers=tuple(expand(first.runs)),
-                ranks=[first.kind.ranks[i] for i in first.order],
-                idle=number == len(parts),  # what a part leaves idle is for the next one
-            )
-            notes += [f"part {number}: {note}" for note in found] if len(parts) > 1 else found
-    unused = [site.host for site in parts[0].unused if site.node_index not in used]
-    return [*notes, *unused_note(unused)]
-
-
-def _sites(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, CpuSet]) -> list[Site]:
+def _sites(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken]) -> list[Site]:
     """Return the nodes that the request may use, in the allocation's order.
 
     Raises:
@@ -287,11 +255,11 @@ def _sites(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, CpuSet]
     """
     used = _used(allocation, spec)
     slots = dict(spec.slots)
-    grounds: dict[tuple[int, CpuSet | None], Ground] = {}
+    grounds: dict[tuple[int, _Taken], Ground] = {}
     sites = []
     for i in used:
         node = allocation.nodes[i]
-        key = node.shape_index, taken.get(i)
+        key = node.shape_index, taken.get(i, _NOTHING)
         here = grounds.get(key)
         if here is None:
             here = grounds[key] = _ground(allocation, spec, *key)
@@ -305,34 +273,54 @@ def _used(allocation: Allocation, spec: LayoutSpec) -> list[int]:
     used = list(range(len(allocation.nodes)))
     if spec.hosts or spec.exclude_hosts:
         known = dict.fromkeys(node.host for node in allocation.nodes)
-        for option, hosts in (("--hosts", spec.hosts), ("--exclude-hosts", spec.exclude_hosts)):
+        named = "--hosts" if not spec.hostfile else f"--hostfile {spec.hostfile}:"
+        for option, hosts in ((named, spec.hosts), ("--exclude-hosts", spec.exclude_hosts)):
             if strange := [host for host in dict.fromkeys(hosts) if host not in known]:
                 there = fold(known) if known else "no hosts"
-                problems.append(AllocationError(f"{option} {fold(strange)}: not in the allocation, which has {there}"))
+                msg = f"{option} {fold(strange)}: not in the allocation, which has {there}"
+                problems.append(AllocationError(msg, hint="`rankmap topo` shows the hosts that there are"))
         wanted = set(spec.hosts or known).difference(spec.exclude_hosts)
         used = [i for i in used if allocation.nodes[i].host in wanted]
     if not used and not problems:
         problems.append(AllocationError(_nothing_left(allocation, spec)))
-    present = CpuSet()
-    for shape in {allocation.nodes[i].shape_index for i in used}:
-        present |= allocation.shapes[shape].present
-    for option, cpus in (("--reserve", spec.reserve), ("pe-list", spec.map_by.pe_list)):
-        if used and (absent := cpus - present):
-            problems.append(PlacementError(f"{option}: no node has CPU {absent}; the CPUs are {present}"))
+    if used:
+        shapes = {allocation.nodes[i].shape_index: allocation.nodes[i].host for i in reversed(used)}
+        problems += _not_there(spec, {host: allocation.shapes[shape] for shape, host in shapes.items()})
     if problems:
         raise _together(problems)
     return used
 
 
-def _ground(allocation: Allocation, spec: LayoutSpec, shape_index: int, taken: CpuSet | None) -> Ground:
+def _not_there(spec: LayoutSpec, nodes: Mapping[str, NodeTopology]) -> Iterator[RankmapError]:
+    """Yield an error for each thing that the request names and the nodes do not have; one node of each shape."""
+    present = reduce(or_, (shape.present for shape in nodes.values()))
+    for option, cpus in (("--reserve", spec.reserve), ("pe-list", spec.map_by.pe_list)):
+        if absent := cpus - present:
+            yield PlacementError(f"{option}: no node has CPU {absent}; the CPUs are {present}")
+    if spec.smt is not None:
+        most = max((len(core.pus) for shape in nodes.values() for core in shape.cores), default=1)
+        if spec.smt > most:
+            msg = f"--smt {spec.smt}: no core has more than {counted(most, 'hardware thread')}"
+            yield PlacementError(msg, hint=f"leave it out, or write --smt {most}")
+    for option, value in (("--bind-to", spec.bind_to), ("--reserve-per", spec.reserve_per)):
+        level = None if value is None else value.level
+        lacking = [host for host, shape in nodes.items() if level and not any(objects_of(shape, level))]
+        if lacking:
+            there = [str(one) for one in Level if all(any(objects_of(shape, one)) for shape in nodes.values())]
+            msg = f"{option} {value}: {fold(lacking)} {'have' if len(lacking) > 1 else 'has'} no {level}"
+            yield PlacementError(msg, hint=f"there is: {', '.join(there)}")
+
+
+def _ground(allocation: Allocation, spec: LayoutSpec, shape_index: int, taken: _Taken) -> Ground:
     return ground(
         allocation.shapes[shape_index],
         shape_index=shape_index,
         reserve=spec.reserve,
-        taken=taken or CpuSet(),
+        taken=taken[0],
+        taken_gpus=taken[1],
         reserve_per=spec.reserve_per,
         only=spec.map_by.pe_list,
-        threads=spec.threads or spec.map_by.pattern in _LISTS_PUS,
+        threads=spec.threads,
         smt=spec.smt,
     )
 
@@ -353,5 +341,5 @@ def _together(problems: Sequence[RankmapError]) -> RankmapError:
     """Return one error with every problem; its kind is that of the first."""
     if len(problems) == 1:
         return problems[0]
-    hint = " ".join(problem.hint for problem in problems if problem.hint)
+    hint = " ".join(dict.fromkeys(problem.hint for problem in problems if problem.hint))
     return type(problems[0])("\n".join(problem.message for problem in problems), hint=hint)

@@ -11,12 +11,12 @@ from rankmap.layout_parts import Level
 from rankmap.topology import OsIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from rankmap.layout_parts import ReservePer
     from rankmap.topology import NodeTopology
 
-__all__ = ["Domain", "Ground", "Processor", "by_level", "ground", "grouped"]
+__all__ = ["Domain", "Ground", "Processor", "by_level", "ground", "grouped", "objects_of"]
 
 _PLACE = {level: position for position, level in enumerate(Level)}
 _CACHES = {Level.L1CACHE: 1, Level.L2CACHE: 2, Level.L3CACHE: 3}
@@ -64,12 +64,14 @@ class Ground:
         processors: What ranks may have, in hwloc's logical order.
         threads: Whether these are PUs, not cores.
         reserved: The PU os indices that were kept free.
+        gpus: The GPUs that ranks may have, as positions in the topology's.
     """
 
     shape_index: int
     processors: tuple[Processor, ...]
     threads: bool = False
     reserved: CpuSet = CpuSet()
+    gpus: tuple[int, ...] = ()
 
     @cached_property
     def domains(self) -> tuple[Domain, ...]:
@@ -145,6 +147,7 @@ def ground(  # noqa: PLR0913 - the words of a request
     reserve: CpuSet = CpuSet(),
     reserve_per: ReservePer | None = None,
     taken: CpuSet = CpuSet(),
+    taken_gpus: Collection[int] = (),
     only: CpuSet = CpuSet(),
     threads: bool = False,
     smt: int | None = None,
@@ -160,35 +163,46 @@ def ground(  # noqa: PLR0913 - the words of a request
         reserve: PU os indices that no rank gets.
         reserve_per: Keep the first so many free cores of each object of this level out.
         taken: PU os indices that the parts before have; where cores are dealt, their whole cores.
+        taken_gpus: The GPUs that the parts before have, as positions.
         only: The only PU os indices to use; empty is all.
         threads: Whether each PU is a processor, not each core.
         smt: How many PUs of each core to use, the first ones; None is all.
     """
-    free = (topology.usable & only if only else topology.usable) - taken
-    out = reserve if threads else reserve | taken
+    free = topology.usable & only if only else topology.usable
     homes = {level: _homes(topology, level) for level in Level}
     kinds = topology.core_classes()
     known = CpuSet()
     cores: list[_Core] = []
     for core in topology.cores:
         known |= core.cpus
-        if core.cpus.isdisjoint(out) and (pus := [pu.os_index for pu in core.pus if free.mask >> pu.os_index & 1]):
+        if core.cpus.isdisjoint(reserve) and (pus := [pu.os_index for pu in core.pus if free.mask >> pu.os_index & 1]):
             cores.append((core.logical_index, pus, kinds.get(core.kind, 0)))
     first_bare = len(topology.cores)
-    cores += [(first_bare + i, [OsIndex(cpu)], 0) for i, cpu in enumerate(free - known - out)]
+    cores += [(first_bare + i, [OsIndex(cpu)], 0) for i, cpu in enumerate(free - known - reserve)]
     if reserve_per is not None:
         cores, kept = _without_first(cores, homes[reserve_per.level], reserve_per.count)
         reserve |= kept
+    if taken:
+        cores = list(_without(cores, taken, whole=not threads))
     return Ground(
         shape_index=shape_index,
         processors=tuple(_processors(cores, homes, threads=threads, smt=smt)),
         threads=threads,
         reserved=reserve | taken,
+        gpus=tuple(i for i in range(len(topology.gpus)) if i not in taken_gpus),
     )
 
 
 _Core = tuple[int, list[OsIndex], int]
 """A core's logical index, its free PUs, and its kind."""
+
+
+def _without(cores: Iterable[_Core], taken: CpuSet, *, whole: bool) -> Iterator[_Core]:
+    """Yield the cores without these PUs; ``whole`` leaves out every core that has one of them."""
+    for index, pus, kind in cores:
+        left = [pu for pu in pus if pu not in taken]
+        if left and not (whole and len(left) < len(pus)):
+            yield index, left, kind
 
 
 def _without_first(cores: Iterable[_Core], home: Mapping[int, int], count: int) -> tuple[list[_Core], CpuSet]:
@@ -223,11 +237,12 @@ def _processors(
             yield Processor(cpus=CpuSet.of(part), places=tuple(places), kind=kind)
 
 
-def _homes(topology: NodeTopology, level: Level) -> dict[int, int]:
-    """Return which object of the level each PU lies in, by their position in logical order."""
+def objects_of(topology: NodeTopology, level: Level) -> tuple[CpuSet, ...]:
+    """Return the PUs of each object of this level, in logical order; those of memory that is no PU's own are empty."""
+    sets: list[CpuSet] = []
     match level:
         case Level.NODE:
-            return dict.fromkeys(topology.present, 0)
+            sets = [topology.present]
         case Level.PACKAGE:
             sets = [package.cpus for package in topology.packages]
         case Level.DIE:
@@ -236,7 +251,17 @@ def _homes(topology: NodeTopology, level: Level) -> dict[int, int]:
             sets = [domain.cpus if domain.local else CpuSet() for domain in topology.numa_domains]
         case Level.L1CACHE | Level.L2CACHE | Level.L3CACHE:
             sets = [cache.cpus for cache in topology.caches if cache.level == _CACHES[level]]
-        case _:
-            return {}
+        case Level.CORE:
+            sets = [core.cpus for core in topology.cores]
+        case Level.HWTHREAD:
+            sets = [CpuSet.of([pu.os_index]) for core in topology.cores for pu in core.pus]
+    return tuple(sets)
+
+
+def _homes(topology: NodeTopology, level: Level) -> dict[int, int]:
+    """Return which object of the level each PU lies in, by their position in logical order."""
+    if level in {Level.CORE, Level.HWTHREAD}:
+        return {}  # a processor knows these
+    sets = objects_of(topology, level)
     order = sorted(range(len(sets)), key=lambda i: -len(sets[i]))
     return {cpu: i for i in order for cpu in sets[i]}

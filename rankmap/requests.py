@@ -20,6 +20,10 @@ __all__ = ["request"]
 
 _MOST_BYTES = 64 << 20
 _LONGEST_COUNT = 9
+_FORMS = (
+    "name a text file: of hosts with slots=N (--hostfile), a host per rank (seq:), rank 0=HOST slot=0-3 (rankfile:) or"
+    " ranks in order (file:); its name has no colon"
+)
 _SLOTS = re.compile(r"(slots|max[_-]slots)\s*=\s*(\S+)", re.IGNORECASE)
 
 
@@ -50,7 +54,7 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
         raise UsageError(msg)
     named, slots = _hosts([*hosts])
     if hostfile is not None:
-        in_file, slots_there = _hostfile(_read(str(hostfile)))
+        in_file, slots_there = _hostfile(_read(str(hostfile)), sharing=oversubscribe or bool(allows))
         slots = {**slots_there, **slots}
         wanted = set(named)
         named = [host for host in in_file if host in wanted] if named else in_file
@@ -71,6 +75,7 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
         slots=tuple((host, slots[host]) for host in named if host in slots),
         hosts=tuple(named),
         exclude_hosts=tuple(dict.fromkeys(host for text in exclude_hosts for host in expand(text))),
+        hostfile="" if hostfile is None else str(hostfile),
     )
 
 
@@ -82,7 +87,7 @@ def _read(name: str) -> TextFile:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         msg = f"{name!r} cannot be read: {reason}"
-        raise UsageError(msg, hint="name a text file; docs/guide.md has the form of each") from error
+        raise UsageError(msg, hint=_FORMS) from error
     if len(data) > _MOST_BYTES:
         msg = f"{name} has more than {_MOST_BYTES >> 20} MiB: no list of ranks or hosts"
         raise UsageError(msg)
@@ -106,10 +111,11 @@ def _hosts(texts: Iterable[str]) -> tuple[list[str], dict[str, int]]:
     return list(hosts), slots
 
 
-def _hostfile(file: TextFile) -> tuple[list[str], dict[str, int]]:
+def _hostfile(file: TextFile, *, sharing: bool) -> tuple[list[str], dict[str, int]]:
     """Return the hosts of an Open MPI hostfile, and the slots of those that have them.
 
-    A host that is named several times has the sum of its slots, or as many as it has lines (PBS_NODEFILE).
+    A host that is named several times has the sum of its slots, or as many as it has lines (PBS_NODEFILE). Slots are
+    never more than max_slots, which is a limit that nothing lifts: with ``sharing`` it is refused.
     Source: Open MPI, mpirun(1), "Host Specification"; ``host:N`` is Hydra's.
     """
     lines: Counter[str] = Counter()
@@ -126,8 +132,14 @@ def _hostfile(file: TextFile) -> tuple[list[str], dict[str, int]]:
             raise UsageError(msg, hint="write HOST, or HOST slots=N")
         for host in expand(name):
             lines[host] += 1
-            if (value := values.get("slots", count if colon else None)) is not None:
-                slots[host] = slots.get(host, 0) + _n_slots(place, value)
+            most = values.get("max_slots", values.get("max-slots", values.get("maxslots")))
+            if most is not None and sharing:
+                msg = f"{place}: max_slots and --oversubscribe: rankmap knows no second limit"
+                raise UsageError(msg, hint="leave one of them out")
+            value = values.get("slots", count if colon else most)
+            if value is not None:
+                given = _n_slots(place, value)
+                slots[host] = slots.get(host, 0) + (given if most is None else min(given, _n_slots(place, most)))
     if not lines:
         msg = f"{file.name} names no host"
         raise UsageError(msg)

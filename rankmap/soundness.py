@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
-from rankmap.layout_parts import Pattern
 from rankmap.runs import expand, length
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def _overloads(layout: NodeLayout, topology: NodeTopology, specs: Sequence[Layou
     Ranks may be bound to the same CPUs, as when each may use all of the object that it was mapped to; but in no set
     of CPUs may there be more ranks that are bound within it than it has cores.
     """
-    threads = any(spec.threads or spec.map_by.pattern is Pattern.MANUAL for spec in specs)
+    threads = any(spec.threads for spec in specs)
     core_of = {} if threads else {cpu: core.logical_index for core in topology.cores for cpu in core.cpus}
     ranks_in: dict[CpuSet, list[int]] = {}
     for i, local in enumerate(layout.ranks):

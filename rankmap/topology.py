@@ -231,7 +231,7 @@ def _alike(fast: CpuKind, other: CpuKind) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One host of an allocation: its name, which of the allocation's shapes it has, and its slots.
+    """One host of an allocation: its name, and which of the allocation's shapes it has.
 
     ``gpu_ids`` are the GPUs' ids as Dragon shows them ("0", "0.1"); None where Dragon was not asked.
     """

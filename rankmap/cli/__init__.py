@@ -43,6 +43,36 @@ _SUMMARIES: Final[Mapping[str, str]] = {
 }
 
 
+_ELSEWHERE = {
+    "--ntasks": "ranks are -n",
+    "--tasks": "ranks are -n",
+    "--ntasks-per-node": "ranks on each node are -N",
+    "--tasks-per-node": "ranks on each node are -N",
+    "--ntasks-per-socket": "--map-by ppr:N:package",
+    "--nodes": "--hosts names the nodes to use; without it all are used",
+    "--cpus-per-task": "cores of each rank are -c",
+    "--depth": "cores of each rank are -c",
+    "--cpu-bind": "--bind-to, or --map-by manual:LIST:LIST",
+    "--cc": "--bind-to, or --map-by manual:LIST:LIST",
+    "--distribution": "--map-by says where ranks go, --rank-by how they are numbered",
+    "--threads-per-core": "--smt K",
+    "--hint": "--smt 1 uses one hardware thread of each core",
+    "--core-spec": "--reserve LIST, or --reserve-per OBJECT:N",
+    "--nodelist": "--hosts",
+    "--host": "--hosts",
+    "--exclude": "--exclude-hosts",
+    "--machinefile": "--hostfile",
+    "--rankfile": "--map-by rankfile:FILE",
+    "--machine": "launch runs on the nodes at hand: `rankmap plan --machine` plans for others, --plan uses such a plan",
+    "-m": "--map-by and --rank-by, with two dashes",
+    "-b": "--bind-to, with two dashes",
+    "-w": "--hosts",
+    "-S": "--reserve LIST, or --reserve-per OBJECT:N",
+    "-d": "cores of each rank are -c",
+    "-r": "--rank-by, with two dashes",
+}
+"""Options of mpirun, srun, aprun and PALS, and what they are here."""
+
 _NEW_OBJECTS = 20_000
 """After how many Python looks for cycles; with its own 700 that is 8 % of the time of ``rankmap plan``."""
 
@@ -90,8 +120,7 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo(error.format_message(), err=True)
         status = error.exit_code
     except click.ClickException as error:
-        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "rankmap"
-        status = _complain(error.format_message(), f"`{path} --help` shows what there is", error.exit_code)
+        status = _complain(error.format_message(), _hint(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         status = 128 + signal.SIGINT
     except BrokenPipeError:
@@ -105,6 +134,17 @@ def main(args: Sequence[str] | None = None) -> None:
         _drop_stdout()
         status = _complain(f"the output could not be written: {error.strerror}", "", 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _hint(error: click.ClickException) -> str:
+    """Return what to write instead, where the words are another launcher's, or where help is."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context else "rankmap"
+    if isinstance(error, click.NoSuchOption) and error.option_name in _ELSEWHERE:
+        return f"{_ELSEWHERE[error.option_name]} (docs/launchers.md; `{path} --help` shows what there is)"
+    if context is not None and context.info_name in {"plan", "whatif"} and "extra argument" in error.format_message():
+        return f"`{path}` takes no application, it only plans; `rankmap launch` starts one"
+    return f"`{path} --help` shows what there is"
 
 
 def _drop_stdout() -> None:

@@ -20,11 +20,11 @@ _FILE = click.Path(path_type=Path)
 def compare(*, one: Path, other: Path) -> int:
     """Say what differs between two plans that `rankmap plan --format json -o FILE` has written.
 
-    The exit status is 0 when every rank is in the same place, 1 when not.
+    The exit status is 0 when every rank is in the same place of the same kind of node, 1 when not.
     """
-    differences = compared(load_plan(one), load_plan(other))
-    for sentence in differences:
+    found = compared(load_plan(one), load_plan(other))
+    for sentence in (*found.requests, *found.places, *found.scores):
         click.echo(sentence)
-    if not differences:
+    if not found.places:
         click.echo("every rank is in the same place")
-    return int(bool(differences))
+    return int(bool(found.places))

@@ -7,7 +7,7 @@ import re
 import signal
 from contextlib import suppress
 from functools import reduce
-from operator import and_
+from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from rankmap.discovery.machine import this_host
 from rankmap.errors import RankmapError, UsageError
 from rankmap.exporters.report import table
 from rankmap.planner import plan
-from rankmap.replay import replay
+from rankmap.replaying import replay
 from rankmap.runtime.inside import wait_until_read
 from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
@@ -192,7 +192,7 @@ def launch(  # noqa: PLR0913 - one argument per option
         commands,
         plan_for=lambda allocation: _planned(allocation, specs, saved=saved, stdin_rank=options.stdin_rank),
         topology=topology,
-        reserve=saved.reserve if saved is not None else reduce(and_, (spec.reserve for spec in specs)),
+        reserve=saved.reserve if saved is not None else reduce(or_, (spec.reserve for spec in specs)),
         options=options,
         environ=os.environ,
         say=_say if verbose else _nothing,

@@ -125,7 +125,7 @@ def layout_options(command: Callable[..., Any]) -> Callable[..., Any]:
         if plan_file is not None:
             saved = _saved(plan_file, [ctx, *parts])
         rest = [dict(part.params) for part in parts]
-        specs = tuple(_spec(part) for part in (words, *rest))
+        specs = tuple(_spec(part, number=i + 1 if rest else 0) for i, part in enumerate((words, *rest)))
         if any(rest):
             words["more"] = rest
         return command(specs=() if saved else specs, saved=saved, **words)
@@ -143,7 +143,7 @@ def _saved(file: Path, parts: list[click.Context]) -> Plan:
         UsageError: It cannot be read, or options ask for another layout.
     """
     given = [
-        max(parameter.opts, key=len)
+        parameter.opts[0]
         for part in parts
         for parameter in part.command.params
         if parameter.name in _NAMES and part.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
@@ -166,9 +166,19 @@ def load_plan(file: Path) -> Plan:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         msg = f"the plan {file} cannot be read: {reason}"
         raise UsageError(msg, hint="`rankmap plan --format json -o FILE` writes one") from error
-    return Plan.from_json(text)
+    try:
+        return Plan.from_json(text)
+    except UsageError as error:
+        msg = f"{file}: {error.message}"
+        raise UsageError(msg, hint=error.hint) from error
 
 
-def _spec(words: dict[str, Any]) -> LayoutSpec:
-    """Return the request of one part, and take its words out."""
-    return request(**{name: words.pop(name) for name in _NAMES})
+def _spec(words: dict[str, Any], *, number: int) -> LayoutSpec:
+    """Return the request of one part, and take its words out; ``number`` is the part's for messages, 0 for none."""
+    try:
+        return request(**{name: words.pop(name) for name in _NAMES})
+    except UsageError as error:
+        if not number:
+            raise
+        msg = f"part {number} of the job: {error.message}"
+        raise UsageError(msg, hint=error.hint) from error

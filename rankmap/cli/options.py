@@ -14,9 +14,10 @@ from rankmap.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rankmap.placement import Plan
     from rankmap.topology import Allocation
 
-__all__ = ["allocation_of", "machine_option", "output_option", "write_result"]
+__all__ = ["allocation_of", "machine_option", "output_option", "refuse_both", "write_result"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -44,6 +45,17 @@ def allocation_of(machine: tuple[str, ...]) -> Allocation:
     from rankmap.api import discover  # noqa: PLC0415 - it brings the runtime along, which a recorded machine needs not
 
     return discover()
+
+
+def refuse_both(saved: Plan | None, machine: tuple[str, ...]) -> None:
+    """Return unless both ``--plan`` and ``--machine`` were given.
+
+    Raises:
+        UsageError: They were.
+    """
+    if saved is not None and machine:
+        msg = f"--machine {machine[0]} and --plan: the plan has its nodes with it"
+        raise UsageError(msg, hint="leave one of them out")
 
 
 def output_option(command: Callable[_P, _R]) -> Callable[_P, _R]:

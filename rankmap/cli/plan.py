@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rankmap.cli.layout_options import LayoutCommand, layout_options
-from rankmap.cli.options import allocation_of, machine_option, output_option, write_result
+from rankmap.cli.options import allocation_of, machine_option, output_option, refuse_both, write_result
 from rankmap.errors import UsageError
 from rankmap.exporters import plan as exporter
 from rankmap.planner import plan as make_plan
@@ -48,20 +48,24 @@ def plan(
     Nothing asked is one rank per usable core. Without --machine the ranks are planned for the Dragon runtime around
     this command, or for this host, on the CPUs that this process may use.
     """
-    if saved is not None and machine:
-        msg = f"--machine {machine[0]} and --plan: the plan has its nodes with it"
-        raise UsageError(msg, hint="leave one of them out")
+    refuse_both(saved, machine)
+    if show_score and form == "ranks":
+        msg = "--score and --format ranks: a score is of the whole plan"
+        raise UsageError(msg, hint="--score with --format table or json")
     made = saved or make_plan(allocation_of(machine), *specs)
-    write_result(_text(made, "score" if show_score else form), output)
+    write_result(_score_text(made, form) if show_score else _text(made, form), output)
     for note in made.notes:
         click.echo(f"rankmap: note: {note}", err=True)
 
 
-def _text(made: Plan, form: str) -> str:
-    if form == "score":
-        from rankmap.score import score  # noqa: PLC0415 - seldom asked for
+def _score_text(made: Plan, form: str) -> str:
+    from rankmap.scoring import score  # noqa: PLC0415 - seldom asked for
 
-        return exporter.score_table(score(made)) + "\n"
+    found = score(made)
+    return (exporter.score_json(found) if form == "json" else exporter.score_table(found)) + "\n"
+
+
+def _text(made: Plan, form: str) -> str:
     if form == "json":
         return made.to_json() + "\n"
     if form == "ranks":

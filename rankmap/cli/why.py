@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from rankmap.cli.layout_options import LayoutCommand, layout_options
-from rankmap.cli.options import allocation_of, machine_option
-from rankmap.errors import UsageError
+from rankmap.cli.options import allocation_of, machine_option, refuse_both
 from rankmap.explain import why as explained
-from rankmap.planner import decide
+from rankmap.planner import decide, decide_again
 
 if TYPE_CHECKING:
     from rankmap.layout import LayoutSpec
@@ -28,16 +27,8 @@ def why(*, rank: int, specs: tuple[LayoutSpec, ...], saved: Plan | None, machine
 
     Give the same LAYOUT and --machine as to plan, or a saved plan.
     """
-    if saved is not None and machine:
-        msg = f"--machine {machine[0]} and --plan: the plan has its nodes with it"
-        raise UsageError(msg, hint="leave one of them out")
-    if saved is None:
-        decisions = decide(allocation_of(machine), *specs)
-    else:
-        decisions = decide(saved.allocation, *(part.spec for part in saved.parts))
-        if (decisions.plan.layouts, decisions.plan.nodes) != (saved.layouts, saved.nodes):
-            msg = "the saved plan is not what this rankmap makes of its request: made by another version, or edited"
-            raise UsageError(msg, hint="`rankmap plan --plan FILE` shows it; `rankmap compare` shows what differs")
+    refuse_both(saved, machine)
+    decisions = decide(allocation_of(machine), *specs) if saved is None else decide_again(saved)
     place = decisions.plan.rank(rank)
     cpus = "unbound" if place.cpus is None else f"CPUs {place.cpus}"
     click.echo(f"rank {rank} is local rank {place.local_rank} on {place.host}: {cpus}")

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from rankmap.alternatives import Alternative
     from rankmap.placement import LocalPlacement, Plan, RankPlacement
-    from rankmap.score import Score
+    from rankmap.scoring import Score
 
-__all__ = ["alternatives_table", "ranks_lines", "score_table", "table"]
+__all__ = ["alternatives_table", "ranks_lines", "score_json", "score_table", "table"]
 
 _MAX_ROWS = 200
 _HEAD, _TAIL = 100, 20
@@ -63,13 +63,22 @@ def score_table(score: Score) -> str:
     return tables.simple(rows, ("number", "value", "of"))
 
 
+def score_json(score: Score) -> str:
+    """Return a score as a line of JSON: each number by its name."""
+    return json.dumps({number.slug: number.value for number in score.numbers()})
+
+
 def alternatives_table(found: Sequence[Alternative]) -> str:
     """Return layouts as a table, the best first: the options that ask for it, and where a better one is better."""
     rows = [
-        (position, str(one.spec) or "(nothing)", len(one.equals), one.reason or "the best of these")
+        (
+            position,
+            (str(one.spec) or "(none)") + f", and {len(one.equals)} with the same places" * bool(one.equals),
+            one.reason or ("the best of these" if position == 1 else "as good as the best"),
+        )
         for position, one in enumerate(found, start=1)
     ]
-    return tables.simple(rows, ("", "options", "same as", "why it is here"))
+    return tables.simple(rows, ("", "options", "why it is here"))
 
 
 def ranks_lines(plan: Plan) -> Iterator[str]:

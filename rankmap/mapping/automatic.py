@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from rankmap.binding import bound
 from rankmap.devices import nearest_gpus
 from rankmap.errors import PlacementError
+from rankmap.hostlist import fold
 from rankmap.layout_parts import MapBy, Order, Pattern, RankBy
 from rankmap.mapping.dealing import deal, rooms
 from rankmap.mapping.default import arrange
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
-from rankmap.mapping.refusal import refusal
+from rankmap.mapping.refusal import counted, refusal, unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,22 +60,53 @@ def _resource_sets(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Sit
         n_ranks=spec.n_ranks and spec.n_ranks // each,
         ranks_per_node=spec.ranks_per_node and spec.ranks_per_node // each,
     )
-    in_sets = [site._replace(slots=None if site.slots is None else site.slots // each) for site in sites]
+    in_sets = [site._replace(slots=_set_slots(spec, site)) for site in sites]
     room = rooms(in_sets, cpus_per_rank=sets.cpus_per_rank)
     counts = deal(sets, room)
+    if counts is not None and spec.map_by.gpus:  # GPUs are not shared, whatever cores are
+        pairs = zip(counts, sites, strict=True)
+        counts = counts if all(n * spec.map_by.gpus <= len(site.ground.gpus) for n, site in pairs) else None
     if counts is None:
-        asked = f"{spec.counts() or 'a job'} (--map-by {spec.map_by})"
-        held = sum(room)
-        msg = f"{asked}: there is room for {held} resource sets of {spec.map_by.pe} cores, {held * each} ranks"
-        fits = f"-n {held * each}" * bool(held)
-        if spec.ranks_per_node is not None:
-            fits = f"-N {min(room) * each}" * bool(min(room))
-        raise PlacementError(msg, hint=f"these fit: {fits}" if fits else "see `rankmap topo`")
+        raise _no_sets(spec, sites, room)
     kinds = Kinds(partial(_set_kind, allocation, spec))
     for site, count in zip(sites, counts, strict=True):
         if count:
             kinds.add(site, count)
     return kinds.mapped(RankBy(order=Order.SLOT))
+
+
+def _set_slots(spec: LayoutSpec, site: Site) -> int | None:
+    """Return how many resource sets the site takes at most, whatever its cores; None is any number."""
+    limits = [] if site.slots is None else [site.slots // (spec.map_by.count or 1)]
+    if spec.map_by.gpus:
+        limits.append(len(site.ground.gpus) // spec.map_by.gpus)
+    return min(limits, default=None)
+
+
+def _no_sets(spec: LayoutSpec, sites: Sequence[Site], room: Sequence[int]) -> PlacementError:
+    """Return the error for resource sets that do not fit."""
+    each, n_gpus, per_node = spec.map_by.count or 1, spec.map_by.gpus, spec.ranks_per_node
+    wide = counted(spec.map_by.pe or 1, unit(spec)) + (f" and {counted(n_gpus, 'GPU')}" if n_gpus else "")
+    held = f"{counted(sum(room), 'resource set')} of {wide}, {counted(sum(room) * each, 'rank')}"
+    lines = [f"{spec.counts() or 'a job'} (--map-by {spec.map_by}): there is room for {held}"]
+    seen: dict[tuple[Ground, int | None], list[int]] = {}
+    for i, site in enumerate(sites):
+        seen.setdefault((site.ground, site.slots), []).append(i)
+    for (ground, slots), alike in seen.items():
+        has = counted(len(ground.processors), f"free {unit(spec)}")
+        has += f", {counted(len(ground.gpus), 'free GPU')}" if n_gpus else ""
+        has += "" if slots is None else f", {counted(slots, 'slot')}"
+        fits = f"room for {counted(room[alike[0]] * each, 'rank')}{' on each' * (len(alike) > 1)}"
+        lines.append(f"  {fold([sites[i].host for i in alike])}: {has}: {fits}")
+    candidates = [f"-n {sum(room) * each}"] * (per_node is None and any(room))
+    if per_node is not None and min(room, default=0):
+        most = min(room) * each
+        least = -(-(spec.n_ranks or 0) // len(room))
+        fitting = [n for n in range(each, most + 1, each) if n >= least]
+        candidates += [f"-N {fitting[-1]}"] if fitting else [f"-n {sum(room) * each}, without -N"]
+    return PlacementError(
+        "\n".join(lines), hint=f"these fit: {' | '.join(candidates)}" if candidates else "see `rankmap topo`"
+    )
 
 
 def _set_kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) -> NodeKind:
@@ -87,20 +119,14 @@ def _set_kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) 
     topology = allocation.shapes[site.ground.shape_index]
     ranks = placements(topology, [bound(site.ground, c, spec.binding) for c in chosen])
     if spec.map_by.gpus:
-        gpus = nearest_gpus(topology, [site.ground.cpus(block) for block in whole], each=spec.map_by.gpus)
-        if gpus is None:
-            msg = (
-                f"--map-by {spec.map_by}: {count} resource sets on {site.host} want {count * spec.map_by.gpus} GPUs,"
-                f" and it has {len(topology.gpus)}"
-            )
-            raise PlacementError(msg, hint="fewer ranks on each node (-N), or g=0")
+        blocks = [site.ground.cpus(block) for block in whole]
+        gpus = nearest_gpus(topology, blocks, each=spec.map_by.gpus, free=site.ground.gpus)
         ranks = tuple(replace(rank, gpus=gpus[i // each]) for i, rank in enumerate(ranks))
     return NodeKind(
         ground=site.ground,
         chosen=tuple(chosen),
         objects=tuple(i // each for i in range(len(chosen))),
         ranks=ranks,
-        rule="rs",
         object_name="resource set",
     )
 
@@ -120,6 +146,5 @@ def _kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) -> N
         chosen=tuple(chosen),
         objects=tuple(domain_of[id(ground.processors[block[0]])] for block in chosen),
         ranks=placements(allocation.shapes[ground.shape_index], [bound(ground, c, binding) for c in chosen]),
-        rule="auto",
         object_name="NUMA domain",
     )

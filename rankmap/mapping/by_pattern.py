@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from rankmap.binding import bound, places
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
-from rankmap.layout_parts import Level, Order, Pattern, RankBy
+from rankmap.layout_parts import BindTo, Level, Order, Pattern, RankBy, wider
 from rankmap.mapping.apportion import proportional
 from rankmap.mapping.dealing import MAX_ON_NODE
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
 from rankmap.mapping.patterns import Room, share
-from rankmap.mapping.refusal import unit
+from rankmap.mapping.refusal import counted, unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rankmap.layout import LayoutSpec
     from rankmap.layout_parts import MapBy
@@ -68,7 +69,6 @@ def _kind(
         chosen=chosen,
         objects=tuple(order),
         ranks=placements(allocation.shapes[site.ground.shape_index], sets),
-        rule=str(spec.map_by.pattern),
         object_name=str(spec.map_by.level or Level.NODE),
     )
 
@@ -159,22 +159,64 @@ def _refusal(
         msg = f"{map_by}: {fold(lacking)} {'have' if len(lacking) > 1 else 'has'} no {what}"
         return PlacementError(msg, hint=f"there is: {', '.join(have)}" if have else "see `rankmap topo`")
     each = spec.map_by.count if spec.map_by.pattern is Pattern.PPR else None
+    widest = max((len(group) for here in objects.values() for group in here), default=0)
+    size = spec.processors_per_rank or 1
+    if (each or 1) * size > widest:
+        shared = [words for words, near in _nearby(spec, 0) if _holds(near, sites, objects)]
+        return _too_narrow(spec, each or 1, widest, shared)
     room = sum(min(one.slots, sum(min(n, each or n) for n in one.objects)) for one in there)
     fits = room if each is None else _most_per_resource(there, each)
-    most = sum(min(one.most or each * len(one.objects), each * len(one.objects)) for one in there) if each else None
-    size = spec.processors_per_rank or 1
-    units = f"{unit(spec)}s"
-    lines = [f"{spec.counts() or map_by} ({map_by}): there is room for {room} ranks of {size} {units}"]
+    wide = counted(size, unit(spec))
+    lines = [f"{spec.counts() or map_by} ({map_by}): there is room for {counted(room, 'rank')} of {wide}"]
     for ground, here in objects.items():
         hosts = [site.host for site in sites if site.ground is ground]
         sizes = sorted({len(group) for group in here})
-        wide = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        lines.append(f"  {fold(hosts)}: {len(here)} x {level or 'node'} with {wide} free {units}")
-    fitting = [f"-n {fits}"] * (fits > 0 and spec.n_ranks is not None)
-    helps = room > 0 and not spec.oversubscribe
-    if most is not None:
-        helps = helps and (spec.n_ranks or 0) <= most and all(all(one.objects) for one in there)
-    fitting += ["--oversubscribe"] * helps
+        wide = counted(sizes[-1], f"free {unit(spec)}")
+        if len(sizes) > 1:
+            wide = f"{sizes[0]} to {wide}"
+        lines.append(f"  {fold(hosts)}: {len(here)} x {level or 'node'} with {wide}")
+    fitting = [words for words, near in _nearby(spec, fits) if _holds(near, sites, objects)]
     return PlacementError(
         "\n".join(lines), hint=f"these fit: {' | '.join(fitting)}" if fitting else "see `rankmap topo`"
     )
+
+
+def _nearby(spec: LayoutSpec, fits: int) -> Iterator[tuple[str, LayoutSpec]]:
+    """Yield what could be changed in the request, in words, and the changed request."""
+    if spec.n_ranks is not None and fits:
+        yield f"-n {fits}", replace(spec, n_ranks=fits)
+    if not spec.oversubscribe:
+        yield "--oversubscribe", replace(spec, oversubscribe=True)
+        if spec.bind_to is not None and not spec.bind_to.overload:
+            overload = replace(spec.bind_to, overload=True)
+            yield f"--oversubscribe --bind-to {overload}", replace(spec, oversubscribe=True, bind_to=overload)
+
+
+def _holds(spec: LayoutSpec, sites: Sequence[Site], objects: dict[Ground, Objects]) -> bool:
+    """Return whether the nodes have room for this request."""
+    if spec.oversubscribe and not (spec.may_share or spec.binding == BindTo()):
+        return False
+    return _counts(spec, _rooms(spec, sites, objects)) is not None
+
+
+def _too_narrow(spec: LayoutSpec, each: int, widest: int, shared: Sequence[str]) -> PlacementError:
+    """Return the error for objects that are all narrower than what one of them is asked to hold.
+
+    Args:
+        spec: The request.
+        each: How many ranks an object is asked to hold.
+        widest: How many processors the largest has.
+        shared: The options with which ranks share processors, where that is enough.
+    """
+    size = spec.processors_per_rank or 1
+    name = spec.map_by.level or Level.NODE
+    ranks = f"{counted(each, 'rank')} of {counted(size, unit(spec))}"
+    msg = f"--map-by {spec.map_by}: no {name} holds {ranks}; the largest has {counted(widest, f'free {unit(spec)}')}"
+    other = [f"--map-by ppr:{widest // size}:{name}"] * (each > 1 and widest >= size)
+    if each == 1:
+        other = [f"--map-by {level}" for level in Level if wider(level, name) and level is not Level.NODE]
+    options = [*shared, *other]
+    hint = f"try {' | '.join(options)}" if options else "ask for fewer cores for each rank"
+    if not spec.threads:
+        hint += "; with HWTCPUS hardware threads count, not cores"
+    return PlacementError(msg, hint=hint)

@@ -6,7 +6,7 @@
 3. Processors asked for (``-c``): exactly that many. More than any domain nearby has: neighbouring domains, of one
    package wherever that can be.
 4. Inside a domain the ranks go to its caches in proportion, and no cache is split between two ranks that do not both
-   lie in it, while that leaves each more than half of an even share (or all that was asked for).
+   lie in it, while that leaves each at least half of an even share (or all that was asked for).
 5. Cores of several kinds: the fast ones first, and no rank on two kinds.
 6. More ranks than room (``--oversubscribe``): as 1, going round the processors of each domain as often as it takes.
 """
@@ -167,7 +167,7 @@ def _side_by_side(places: Sequence[Place], n_ranks: int, cpus_per_rank: int | No
 def _share(place: Place, count: int) -> int:
     """Return how many processors each of ``count`` ranks gets: an even share, less where that keeps caches whole."""
     even = len(place) // count
-    return next((width for width in range(even, even // 2, -1) if _whole(place, count, width, _INNER)), even)
+    return next((width for width in range(even, (even - 1) // 2, -1) if _whole(place, count, width, _INNER)), even)
 
 
 def _whole(place: Place, count: int, width: int, levels: Sequence[Level]) -> bool:

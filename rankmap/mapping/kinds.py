@@ -31,7 +31,6 @@ class NodeKind:
         chosen: The processors of each rank, as positions in the ground.
         objects: Which object each rank was mapped to, of those that ``object_name`` names.
         ranks: Where each rank is.
-        rule: The name of the rule that chose them (``explain.py`` has the words).
         object_name: What the objects are.
     """
 
@@ -39,8 +38,12 @@ class NodeKind:
     chosen: tuple[tuple[int, ...], ...]
     objects: tuple[int, ...]
     ranks: tuple[LocalPlacement, ...]
-    rule: str
     object_name: str
+
+    @property
+    def taken_gpus(self) -> frozenset[int]:
+        """Return the GPUs that ranks have, as positions in the topology's."""
+        return frozenset(int(gpu) for rank in self.ranks for gpu in rank.gpus)
 
     @property
     def taken(self) -> CpuSet:

@@ -14,6 +14,7 @@ from rankmap.hostlist import fold
 from rankmap.layout_parts import Order, RankBy
 from rankmap.mapping.dealing import deal
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
+from rankmap.mapping.refusal import counted
 from rankmap.runs import compress
 
 if TYPE_CHECKING:
@@ -45,9 +46,14 @@ def manual(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Site]) -> M
     room = [len(lists) if site.slots is None else min(len(lists), site.slots) for site in sites]
     counts = deal(spec, room)
     if counts is None or max(counts) > len(lists):
-        asked = spec.counts() or option
-        msg = f"{asked}: {option} has {len(lists)} CPU lists, so {len(lists)} ranks on each of {len(sites)} nodes"
-        raise PlacementError(msg, hint=f"write more lists, or ask for -n {sum(room)} at most")
+        there = f"{option} has {counted(len(lists), 'CPU list')}, one for each rank of a node"
+        nodes = counted(len(sites), "node")
+        msg = f"{spec.counts() or option}: {there}: on {nodes} there is room for {counted(sum(room), 'rank')}"
+        if spec.ranks_per_node is not None and spec.ranks_per_node <= min(room):
+            msg = f"{spec.counts()}: -N {spec.ranks_per_node} on {nodes} is room for {spec.ranks_per_node * len(sites)}"
+            raise PlacementError(msg, hint=f"these fit: -n {sum(room)} | -N {min(room)}")
+        more = "write a list for each rank of a node, with colons between: manual:0:1:2-3"
+        raise PlacementError(msg, hint=f"these fit: -n {sum(room)}; or {more}")
     kinds = Kinds(partial(_manual_kind, allocation, spec))
     for site, count in zip(sites, counts, strict=True):
         if count:
@@ -65,7 +71,7 @@ def _manual_kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: in
             raise PlacementError(msg, hint=f"its free CPUs are {free}")
         chosen.append(tuple(position[cpu] for cpu in cpus))
     _refuse_overlap(spec, site, chosen, [f"local rank {i}" for i in range(count)])
-    return _listed_kind(allocation, spec, site, tuple(chosen), rule="manual")
+    return _listed_kind(allocation, spec, site, tuple(chosen))
 
 
 def sequence(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Site]) -> Mapped:
@@ -79,7 +85,12 @@ def sequence(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Site]) ->
     assert spec.map_by.file is not None  # noqa: S101 - so parsed
     file, size = spec.map_by.file, spec.processors_per_rank or 1
     at = {site.host: i for i, site in enumerate(sites)}
-    wanted = [(number, _resolved(file, number, text, at)) for number, text in _lines(file)]
+    lines = list(_lines(file))
+    for number, text in lines:
+        if len(text.split()) > 1:
+            msg = f"{file.name}:{number}: not a line of a seq file: {text}"
+            raise UsageError(msg, hint="write one host a line, the one of rank 0 first")
+    wanted = [(number, _resolved(file, number, text, at)) for number, text in lines]
     of_site: dict[int, list[int]] = {}
     for rank, (number, position) in enumerate(_first(spec, file, wanted)):
         here, site = of_site.setdefault(position, []), sites[position]
@@ -90,7 +101,7 @@ def sequence(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Site]) ->
             msg = f"{file.name}:{number}: {site.host} has room for {room} ranks of {size}, and this is one more"
             raise PlacementError(msg, hint="use other hosts, or add --oversubscribe")
         here.append(rank)
-    kinds = Kinds(partial(_listed_kind, allocation, spec, rule="seq"))
+    kinds = Kinds(partial(_listed_kind, allocation, spec))
     numbers = []
     for i in sorted(of_site):
         site, ranks = sites[i], of_site[i]
@@ -139,7 +150,7 @@ def rankfile(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Site]) ->
             msg = f"{file.name}:{number}: {sites[i].host} has {most} slots, and this is one rank more"
             raise PlacementError(msg, hint="use other hosts, or add --oversubscribe")
         here.append((rank, number, positions))
-    kinds = Kinds(partial(_listed_kind, allocation, spec, rule="rankfile"))
+    kinds = Kinds(partial(_listed_kind, allocation, spec))
     numbers = []
     for i in sorted(of_site):
         site, rows = sites[i], of_site[i]
@@ -268,9 +279,7 @@ def _refuse_overlap(spec: LayoutSpec, site: Site, chosen: Sequence[Sequence[int]
                 raise PlacementError(msg, hint="add --bind-to explicit:overload-allowed if that is meant")
 
 
-def _listed_kind(
-    allocation: Allocation, spec: LayoutSpec, site: Site, chosen: tuple[tuple[int, ...], ...], *, rule: str
-) -> NodeKind:
+def _listed_kind(allocation: Allocation, spec: LayoutSpec, site: Site, chosen: tuple[tuple[int, ...], ...]) -> NodeKind:
     binding = spec.binding
     sets = [bound(site.ground, positions, binding) for positions in chosen]
     return NodeKind(
@@ -278,6 +287,5 @@ def _listed_kind(
         chosen=chosen,
         objects=(0,) * len(chosen),
         ranks=placements(allocation.shapes[site.ground.shape_index], sets),
-        rule=rule,
         object_name="node",
     )

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from rankmap.layout import LayoutSpec
     from rankmap.mapping.kinds import NodeKind
     from rankmap.placement import LocalPlacement
+    from rankmap.processors import Ground
 
-__all__ = ["layout_notes", "unused_note"]
+__all__ = ["idle_note", "layout_notes", "unused_note"]
 
 
 def layout_notes(
@@ -28,7 +29,6 @@ def layout_notes(
     hosts: Sequence[str],
     numbers: Sequence[int],
     ranks: Sequence[LocalPlacement],
-    idle: bool = True,
 ) -> Iterator[str]:
     """Yield what there is to say about the ranks of alike nodes.
 
@@ -38,7 +38,6 @@ def layout_notes(
         hosts: The nodes.
         numbers: The ranks on the first of them, and below their placements.
         ranks: Where they are.
-        idle: Whether to say what stays idle.
     """
     unit = "hardware thread" if kind.ground.threads else "core"
     wanted = spec.processors_per_rank
@@ -54,12 +53,32 @@ def layout_notes(
     n_taken = len({position for positions in kind.chosen for position in positions})
     if sum(map(len, kind.chosen)) > n_taken:
         yield f"{len(ranks)} ranks share {counted(n_taken, unit)} on {_where(hosts)}"
-    n_free = len(kind.ground.processors)
-    bound = reduce(or_, (local.cpus for local in ranks if local.cpus is not None), CpuSet())
-    if not idle or any(local.cpus is None for local in ranks):
+    if n_slow := _n_on_slow_cores(kind):
+        has = f"{counted(n_slow, 'rank')} on {_where(hosts)} {'have' if n_slow > 1 else 'has'}"
+        yield f"{has} slower {unit}s than others"
+
+
+def idle_note(ground: Ground, hosts: Sequence[str], ranks: Sequence[LocalPlacement]) -> Iterator[str]:
+    """Yield how many processors no rank of these alike nodes may use, if there are any.
+
+    Args:
+        ground: What the nodes had for ranks.
+        hosts: Their names.
+        ranks: All ranks of one of them.
+    """
+    if any(local.cpus is None for local in ranks):
         return  # unbound ranks may use them all
-    if n_idle := sum(one.cpus.isdisjoint(bound) for one in kind.ground.processors):
-        yield f"{n_idle} of {counted(n_free, unit)} on {_where(hosts)} stay{'s' * (n_idle == 1)} idle"
+    bound = reduce(or_, (local.cpus for local in ranks if local.cpus is not None), CpuSet())
+    unit = "hardware thread" if ground.threads else "core"
+    if n_idle := sum(one.cpus.isdisjoint(bound) for one in ground.processors):
+        n_free = counted(len(ground.processors), unit)
+        yield f"{n_idle} of {n_free} on {_where(hosts)} stay{'s' * (n_idle == 1)} idle"
+
+
+def _n_on_slow_cores(kind: NodeKind) -> int:
+    """Return how many ranks have slower cores than the fastest that a rank of the node has."""
+    kinds = [max((kind.ground.processors[p].kind for p in positions), default=0) for positions in kind.chosen]
+    return sum(one > min(kinds) for one in kinds) if kinds else 0
 
 
 def _where(hosts: Sequence[str]) -> str:

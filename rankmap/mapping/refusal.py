@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rankmap.layout import LayoutSpec
     from rankmap.mapping.dealing import Site
-    from rankmap.processors import Domain
+    from rankmap.processors import Domain, Ground
 
 __all__ = ["counted", "domain_sizes", "refusal", "unit"]
 
@@ -26,12 +26,15 @@ def refusal(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
     """Return the error for a request that ``deal`` found no room for."""
     room = rooms(sites, cpus_per_rank=spec.processors_per_rank)
     lines = list(_problems(spec, sites, room))
-    grounds = dict.fromkeys(site.ground for site in sites)
-    for ground in list(grounds)[:_MAX_SHAPES]:
-        alike = [i for i, site in enumerate(sites) if site.ground is ground]
-        lines.append(f"  {_there_is(spec, sites[alike[0]], [sites[i].host for i in alike], room[alike[0]])}")
-    if len(grounds) > _MAX_SHAPES:
-        lines.append(f"  and {len(grounds) - _MAX_SHAPES} more kinds of node")
+    kinds: dict[tuple[Ground, int | None], list[int]] = {}
+    for i, site in enumerate(sites):
+        kinds.setdefault((site.ground, site.slots), []).append(i)
+    lines += [
+        f"  {_there_is(spec, sites[alike[0]], [sites[i].host for i in alike], room[alike[0]])}"
+        for alike in list(kinds.values())[:_MAX_SHAPES]
+    ]
+    if len(kinds) > _MAX_SHAPES:
+        lines.append(f"  and {len(kinds) - _MAX_SHAPES} more kinds of node")
     plain = replace(spec, cpus_per_rank=spec.processors_per_rank, map_by=replace(spec.map_by, pe=None))
     fitting = [str(near) for near in nearest(plain, sites)]
     return PlacementError("\n".join(lines), hint=f"these fit: {' | '.join(fitting)}" if fitting else _NO_ROOM)
@@ -134,10 +137,18 @@ def _candidates(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]
         elif not least and any(room):
             yield replace(spec, ranks_per_node=None, n_ranks=min(n_ranks or per_node * len(room), sum(room)))
     yield from _fewer_cores(spec, sites)
-    shared = [replace(spec, oversubscribe=True)]
+    shared = [_sharing(spec)]
     if n_ranks and per_node:
-        shared.append(replace(spec, ranks_per_node=nodes_taken(n_ranks, len(room)), oversubscribe=True))
+        shared.append(_sharing(replace(spec, ranks_per_node=nodes_taken(n_ranks, len(room)))))
     yield from (candidate for candidate in shared if not _fits(replace(candidate, oversubscribe=False), sites))
+
+
+def _sharing(spec: LayoutSpec) -> LayoutSpec:
+    """Return the request with ranks that may share processors, and be bound to them where they are to be bound."""
+    bind_to = spec.bind_to
+    if bind_to is not None and (bind_to.level is not None or bind_to.explicit):
+        bind_to = replace(bind_to, overload=True)
+    return replace(spec, oversubscribe=True, bind_to=bind_to)
 
 
 def _fewer_cores(spec: LayoutSpec, sites: Sequence[Site]) -> Iterator[LayoutSpec]:

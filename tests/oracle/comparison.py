@@ -40,7 +40,7 @@ class Outcome(StrEnum):
     @property
     def is_wrong(self) -> bool:
         """Return whether one of the two programs has an error, or differences.py lacks a row."""
-        return self in {Outcome.REFUSED_BY_RANKMAP, Outcome.DIFFERENT}
+        return self in {Outcome.REFUSED_BY_ORACLE, Outcome.REFUSED_BY_RANKMAP, Outcome.DIFFERENT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,16 +88,17 @@ def compared(asked: Asked, *, oracle: str = "prterun") -> Compared:
         ours = rankmap_map(asked)
     except RankmapError as error:
         ours = error.message
-    if isinstance(theirs, str):
-        outcome = Outcome.REFUSED_BY_BOTH if isinstance(ours, str) else Outcome.REFUSED_BY_ORACLE
-        return Compared(asked=asked, outcome=outcome, why=theirs)
+    if isinstance(theirs, str) and isinstance(ours, str):
+        return Compared(asked=asked, outcome=Outcome.REFUSED_BY_BOTH, why=theirs)
     if ours == theirs:
         return Compared(asked=asked, outcome=Outcome.EQUAL)
-    if isinstance(ours, str):
+    if isinstance(theirs, str):
+        outcome, why = Outcome.REFUSED_BY_ORACLE, theirs
+    elif isinstance(ours, str):
         outcome, why = Outcome.REFUSED_BY_RANKMAP, ours
     else:
         outcome, why = Outcome.DIFFERENT, _first_differences(ours, theirs)
-    slug = listed(asked, oracle=oracle)
+    slug = listed(asked, oracle=oracle, refused=outcome is Outcome.REFUSED_BY_ORACLE)
     return Compared(asked=asked, outcome=outcome if slug is None else Outcome.LISTED, slug=slug, why=why)
 
 

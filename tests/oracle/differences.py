@@ -24,12 +24,17 @@ __all__ = ["DIFFERENCES", "Difference", "listed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One kind of request that rankmap and an oracle (prterun or hydra) answer differently, and why."""
+    """One kind of request that rankmap and an oracle (prterun or hydra) answer differently, and why.
+
+    ``differs`` says whether both may answer, each its own; ``refuses`` whether the oracle may refuse it.
+    """
 
     oracle: str
     slug: str
     applies: Callable[[Asked], bool]
     reason: str
+    differs: bool = True
+    refuses: bool = False
 
 
 def _objects_without_cpus(asked: Asked) -> bool:
@@ -90,15 +95,25 @@ def _rankfile_for_part_of_a_node(asked: Asked) -> bool:
     return asked.map_word == "rankfile" and len(node.usable_cores()) < len(node.cores)
 
 
+def _nodes_with_unequal_slots(asked: Asked) -> bool:
+    return asked.map_word == "node" and asked.n_ranks > min(asked.slots) * len(asked.slots)
+
+
 def _bound_between_core_and_object(asked: Asked) -> bool:
     return asked.bind_to not in {"core", asked.map_word}
 
 
 def _caches_are_inside_cores(asked: Asked) -> bool:
     node = asked.machine.topology
-    levels = {asked.map_word, asked.bind_to}
+    levels = {asked.map_word, asked.bind_to, str(asked.level)}
     caches = [cache.cpus for cache in node.caches if f"l{cache.level}cache" in levels]
     return any(core.cpus & cpus and not core.cpus.issubset(cpus) for core in node.cores for cpus in caches)
+
+
+def _cpus_have_gaps(asked: Asked) -> bool:
+    node = asked.machine.topology
+    gaps = node.usable != node.present or list(node.usable) != list(range(len(node.usable)))
+    return gaps or not all(domain.local for domain in node.numa_domains)
 
 
 def _cores_are_unequal(asked: Asked) -> bool:
@@ -117,6 +132,7 @@ DIFFERENCES = (
     Difference(
         oracle="prterun",
         slug="first-core-has-one-thread",
+        refuses=True,
         applies=_first_core_has_one_thread,
         reason="prterun looks at a node's first core to know whether cores have several threads; where that one has"
         " lost its second thread, it takes each hardware thread of the node for a core",
@@ -138,6 +154,7 @@ DIFFERENCES = (
     Difference(
         oracle="prterun",
         slug="rankfile-of-threads-by-package",
+        refuses=True,
         applies=_rankfile_of_threads_by_package,
         reason="with HWTCPUS prterun takes slot=K for hardware threads but slot=PACKAGE:K still for cores; rankmap"
         " takes both for hardware threads",
@@ -157,6 +174,24 @@ DIFFERENCES = (
         " the same cores in every allocation",
     ),
     Difference(
+        oracle="prterun",
+        slug="nodes-with-unequal-slots",
+        differs=False,
+        refuses=True,
+        applies=_nodes_with_unequal_slots,
+        reason="mapped by node, prterun gives up when a node's slots are full before the ranks are dealt; rankmap goes"
+        " on with the nodes that have room",
+    ),
+    Difference(
+        oracle="prterun",
+        slug="bound-to-caches-inside-cores",
+        differs=False,
+        refuses=True,
+        applies=_caches_are_inside_cores,
+        reason="an emulator (QEMU) may give each hardware thread a cache of its own; prterun then finds too few threads"
+        " in it, rankmap without HWTCPUS binds to the core",
+    ),
+    Difference(
         oracle="hydra",
         slug="objects-inside-the-mapped-one",
         applies=_bound_between_core_and_object,
@@ -172,6 +207,15 @@ DIFFERENCES = (
     ),
     Difference(
         oracle="hydra",
+        slug="cpus-with-gaps",
+        differs=False,
+        refuses=True,
+        applies=_cpus_have_gaps,
+        reason="hydra breaks off, or prints sets that cannot be read, where the numbers of the usable CPUs have gaps or"
+        " a NUMA domain has no CPUs",
+    ),
+    Difference(
+        oracle="hydra",
         slug="cores-of-unequal-threads",
         applies=_cores_are_unequal,
         reason="hydra takes as many hardware threads for a core as a core has on average, and puts two ranks on one",
@@ -179,6 +223,13 @@ DIFFERENCES = (
 )
 
 
-def listed(asked: Asked, *, oracle: str) -> str | None:
-    """Return the slug of the first difference that the request may show, None where there is none."""
-    return next((row.slug for row in DIFFERENCES if row.oracle == oracle and row.applies(asked)), None)
+def listed(asked: Asked, *, oracle: str, refused: bool) -> str | None:
+    """Return the slug of the first difference that the request may show, None where there is none.
+
+    Args:
+        asked: The request.
+        oracle: Who was asked.
+        refused: Whether the oracle refused what rankmap plans.
+    """
+    rows = [row for row in DIFFERENCES if row.oracle == oracle and (row.refuses if refused else row.differs)]
+    return next((row.slug for row in rows if row.applies(asked)), None)

@@ -34,7 +34,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Machine]:
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("real", [False, True], ids=["own-machines", "real-machines"])
 def test_same_map(known: dict[str, Machine], *, real: bool, seed: int) -> None:
-    """A sample of 30 requests; what prterun refuses rankmap may plan, but not the other way round."""
+    """A sample of 30 requests: the same places, refused by both, or listed."""
     there = real_topologies()
     if real and there is None:
         pytest.skip("../shared/topologies is not there")
@@ -51,6 +51,8 @@ EXAMPLES: dict[str, tuple[str, int, tuple[int, ...], str, tuple[str, ...]]] = {
     "small-object-is-full": ("azure-epyc9v33x-176c-smt1", 200, (176, 176), "l3cache", ()),
     "rankfile-of-threads-by-package": ("made-2p-2n-l3-smt2", 1, (16,), "rankfile:HWTCPUS", ("rank 0=n0 slot=1:1",)),
     "rankfile-for-unequal-packages": ("cpuset-restricted-8numa", 1, (10,), "rankfile", ("rank 0=n0 slot=3:0",)),
+    "nodes-with-unequal-slots": ("made-1p-4c", 4, (1, 4), "node", ()),
+    "bound-to-caches-inside-cores": ("numavm-4numa-smt-far", 4, (7, 7), "node", ()),
     "rankfile-for-part-of-a-node": ("hbm-restricted", 1, (5,), "rankfile", ("rank 0=n0 slot=1",)),
 }
 """For each row that is about prterun a machine, ranks, slots, a map and the lines of its file."""
@@ -66,6 +68,8 @@ def test_listed_differences_are_there(known: dict[str, Machine], slug: str) -> N
     asked = Asked(machine=known[name], n_ranks=n_ranks, slots=slots, map_by=map_by, lines=lines)
     if slug == "unbound-ranks-by-span":
         asked = replace(asked, rank_by="span", bind_to="none")
+    if slug == "bound-to-caches-inside-cores":
+        asked = replace(asked, bind_to="l1cache")
     result = compared(asked)
     assert (Outcome.LISTED, slug) == (result.outcome, result.slug)
 

@@ -144,7 +144,6 @@ def files(draw: st.DrawFn, lines: st.SearchStrategy[str]) -> TextFile:
 def map_bys(draw: st.DrawFn, pattern: Pattern) -> MapBy:  # noqa: PLR0911 - one for each pattern
     """Draw a value of ``--map-by`` with this pattern."""
     base = MapBy(
-        pattern=pattern,
         pe=draw(st.none() | st.none() | st.integers(1, 4)),
         threads=draw(st.integers(0, 3)) == 0,
         pe_list=draw(st.just(CpuSet()) | st.just(CpuSet()) | st.sets(st.integers(0, 31), min_size=4).map(CpuSet.of)),
@@ -153,26 +152,40 @@ def map_bys(draw: st.DrawFn, pattern: Pattern) -> MapBy:  # noqa: PLR0911 - one 
     slot = st.sampled_from(("0", "1", "2", "3", "0-1", "0:*", "1:0", "0:0;1:0", "*"))
     match pattern:
         case Pattern.AUTO | Pattern.SLOT | Pattern.NODE:
-            return base
+            return replace(base, pattern=pattern)
         case Pattern.OBJECT:
             level = draw(st.sampled_from(OBJECTS))
-            return replace(base, level=level, span=draw(st.booleans()), scatter=draw(st.booleans()))
+            return replace(
+                base,
+                pattern=pattern,
+                level=level,
+                span=draw(st.booleans()),
+                scatter=draw(st.booleans()) and level not in OBJECTS[:2],
+            )
         case Pattern.PPR:
             level = draw(st.sampled_from(list(Level)))
-            return replace(base, level=level, count=draw(_COUNTS), scatter=draw(st.booleans()))
+            return replace(
+                base,
+                pattern=pattern,
+                level=level,
+                count=draw(_COUNTS),
+                scatter=draw(st.booleans()) and level not in OBJECTS[:2],
+            )
         case Pattern.PLANE:
-            return replace(base, count=draw(_COUNTS))
+            return replace(base, pattern=pattern, count=draw(_COUNTS))
         case Pattern.RS:
             each = draw(st.integers(1, 3))
-            return replace(base, count=each, pe=each + draw(st.integers(0, 3)), gpus=draw(st.integers(0, 2)))
+            return replace(
+                base, pattern=pattern, count=each, pe=each + draw(st.integers(0, 3)), gpus=draw(st.integers(0, 2))
+            )
         case Pattern.MANUAL:
-            return replace(base, pe=None, lists=tuple(draw(st.lists(_CPUS, min_size=1, max_size=4))))
+            return replace(base, pattern=pattern, pe=None, lists=tuple(draw(st.lists(_CPUS, min_size=1, max_size=4))))
         case Pattern.SEQ:
-            return replace(base, file=draw(files(host)))
+            return replace(base, pattern=pattern, file=draw(files(host)))
         case Pattern.RANKFILE:
             hosts = draw(st.lists(st.sampled_from(("n0", "n0", "+n1")), min_size=1, max_size=4))
             lines = tuple(f"rank {i}={name} slot={draw(slot)}" for i, name in enumerate(hosts))
-            return replace(base, pe=None, file=TextFile(name=draw(_NAMES), lines=lines))
+            return replace(base, pattern=pattern, pe=None, file=TextFile(name=draw(_NAMES), lines=lines))
 
 
 @st.composite

@@ -21,7 +21,7 @@ def test_equal_plans_are_one_and_the_best_is_first() -> None:
     assert "-n 6 -c 4" == str(found[0].spec)
     assert sorted(one.score.key() for one in found) == [one.score.key() for one in found]
     for i, one in enumerate(found):
-        assert all(compare(one.plan, other.plan)[1:] for other in found[i + 1 :])
+        assert all(compare(one.plan, other.plan).places for other in found[i + 1 :])
         assert bool(one.reason) == (one.score.key() != found[0].score.key())
         for equal in one.equals:
             assert [rank.cpus for rank in one.plan.iter_ranks()] == [r.cpus for r in plan(NODES, equal).iter_ranks()]
@@ -41,30 +41,41 @@ def test_when_nothing_fits_the_default_says_why() -> None:
 
 def test_equal_plans_do_not_differ() -> None:
     """Also when they were asked for in other words: then only that is said."""
-    one = plan(NODES, request(n_ranks=6))
-    assert () == compare(one, one)
+    one, other = plan(NODES, request(n_ranks=24)), plan(NODES, request())
+    found = compare(one, other)
+    assert (("asked: -n 24, and nothing in the other",), (), ()) == (found.requests, found.places, found.scores)
+
+
+def test_the_same_place_on_another_kind_of_node_is_another_place() -> None:
+    """CPU 0 of a node with two threads a core is not CPU 0 of one with one."""
+    one, other = (
+        plan(Allocation.of((("n0", made([[2]], smt=smt)),)), request(n_ranks=1, bind_to="core")) for smt in (1, 2)
+    )
+    assert "another kind of node in the other: n0" == compare(one, other).places[0]
 
 
 def test_differences_are_said_in_words() -> None:
     """Requests, hosts, CPUs, then what is better."""
     one, other = (plan(NODES, request(n_ranks=4, map_by=words)) for words in ("core", "node"))
-    said = compare(one, other)
-    assert said[:4] == (
-        "asked: -n 4 --map-by core, and -n 4 --map-by node in the other",
+    found = compare(one, other)
+    assert ("asked: -n 4 --map-by core, and -n 4 --map-by node in the other",) == found.requests
+    assert found.places[:4] == (
         "2 ranks are on another host: 1,3",
-        "2 ranks have other CPUs: 1,3",
+        "3 ranks have other CPUs: 1-3",
         "  rank 1: n0 CPUs 1, and n1 CPUs 0",
-    ) or said[1].startswith("2 ranks are on another host"), said
-    assert any(line.startswith(("better: ", "worse: ")) for line in said)
+        "  rank 2: n0 CPUs 2, and n0 CPUs 1",
+    )
+    assert "worse: 1 node that the request may use, without ranks; 0 in the other" == found.scores[0]
 
 
 def test_jobs_of_other_sizes_differ_in_their_number_of_ranks() -> None:
     """And are compared as far as both go."""
     one, other = plan(NODES, request(n_ranks=2)), plan(NODES, request(n_ranks=3), request(n_ranks=1))
-    assert ("2 ranks, and 4 in the other", "1 parts, and 2 in the other") == compare(one, other)[:2]
+    found = compare(one, other)
+    assert ("2 ranks, and 4 in the other", "1 parts, and 2 in the other") == (found.places[0], found.requests[0])
 
 
 def test_long_lists_are_cut_short() -> None:
     """Sixteen ranks are shown."""
     one, other = (plan(NODES, request(n_ranks=24, map_by="core", rank_by=order)) for order in ("slot", "node"))
-    assert any(line.startswith("  and ") and line.endswith(" more") for line in compare(one, other))
+    assert any(line.startswith("  and ") and line.endswith(" more") for line in compare(one, other).places)

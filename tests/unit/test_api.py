@@ -9,7 +9,7 @@ import pytest
 
 import rankmap
 from rankmap.cpuset import CpuSet
-from rankmap.errors import RuntimeUnusableError, UsageError
+from rankmap.errors import AllocationError, RuntimeUnusableError, UsageError
 from rankmap.layout import LayoutSpec
 from rankmap.requests import request
 from tests.topologies_made import allocation, made
@@ -48,8 +48,7 @@ def test_keywords_are_the_fields_of_a_layout() -> None:
     parameters = dict(inspect.signature(rankmap.plan).parameters)
     assert "allocation" == parameters.pop("allocation").name
     assert "then" == parameters.pop("then").name
-    from_a_file = {"hostfile": "slots"}
-    assert set(LayoutSpec.__dataclass_fields__) == {from_a_file.get(name, name) for name in parameters}
+    assert set(LayoutSpec.__dataclass_fields__) == {*parameters, "slots"}
     assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert list(parameters) == list(inspect.signature(request).parameters)
 
@@ -109,3 +108,21 @@ def test_every_part_has_its_application(monkeypatch: pytest.MonkeyPatch) -> None
         rankmap.launch(made_plan, ["true"])
     with pytest.raises(RuntimeUnusableError, match="needs a Dragon runtime"):
         rankmap.launch(made_plan, ["true"], ["true"])
+
+
+def test_what_the_command_line_says_a_program_can_have() -> None:
+    """The sentences of why, the layouts of whatif, scores, comparisons, plans on other nodes."""
+    nodes = allocation(NODE, NODE)
+    one, other = rankmap.plan(nodes, n_ranks=2), rankmap.plan(nodes, n_ranks=2, map_by="core")
+    assert "asked: -n 2" == rankmap.why(one, 1)[0]
+    assert "-n 2" == str(rankmap.whatif(nodes, n_ranks=2)[0].spec)
+    assert 0 == rankmap.score(one).unbound
+    assert rankmap.compare(one, other).places
+    assert one == rankmap.replay(one, nodes)
+
+
+def test_localhost_is_the_only_node() -> None:
+    """And of several it is none."""
+    assert "n0" == rankmap.plan(allocation(NODE), n_ranks=1, hosts=["localhost:2"]).rank(0).host
+    with pytest.raises(AllocationError, match="--hosts localhost: not in the allocation, which has n"):
+        rankmap.plan(allocation(NODE, NODE), n_ranks=1, hosts=["localhost"])

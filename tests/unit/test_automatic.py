@@ -65,18 +65,27 @@ def test_so_many_ranks_on_each_node() -> None:
     [
         (
             {"n_ranks": 6, "map_by": "rs:a=2,c=7"},
-            "-n 6 (--map-by rs:a=2,c=7): there is room for 2 resource sets of 7 cores, 4 ranks",
+            (
+                "-n 6 (--map-by rs:a=2,c=7): there is room for 2 resource sets of 7 cores, 4 ranks\n"
+                "  n0: 16 free cores: room for 4 ranks"
+            ),
             "these fit: -n 4",
         ),
         (
             {"map_by": "rs:a=2,c=17"},
-            "a job (--map-by rs:a=2,c=17): there is room for 0 resource sets of 17 cores, 0 ranks",
+            (
+                "a job (--map-by rs:a=2,c=17): there is room for 0 resource sets of 17 cores, 0 ranks\n"
+                "  n0: 16 free cores: room for 0 ranks"
+            ),
             "see `rankmap topo`",
         ),
         (
             {"n_ranks": 2, "map_by": "rs:a=1,c=2,g=1"},
-            "--map-by rs:a=1,c=2,g=1: 2 resource sets on n0 want 2 GPUs, and it has 0",
-            "fewer ranks on each node (-N), or g=0",
+            (
+                "-n 2 (--map-by rs:a=1,c=2,g=1): there is room for 0 resource sets of 2 cores and 1 GPU, 0 ranks\n"
+                "  n0: 16 free cores, 0 free GPUs: room for 0 ranks"
+            ),
+            "see `rankmap topo`",
         ),
     ],
 )

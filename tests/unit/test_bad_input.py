@@ -47,7 +47,30 @@ CASES: list[tuple[list[str], int, str]] = [
     (["launch", "-n"], 2, "'-n' requires an argument"),
     (["plan", "-n", "0"], 2, "-n 0: a job has at least one rank"),
     (["plan", "-n", "1.5"], 2, "'1.5' is not a valid integer"),
-    (["plan", "extra"], 2, "unexpected extra argument (extra)"),
+    (["plan", "extra"], 2, "`rankmap plan` takes no application, it only plans; `rankmap launch` starts one"),
+    (["launch", "--ntasks", "4", "true"], 2, "ranks are -n (docs/launchers.md"),
+    (["launch", "-map-by", "core", "true"], 2, "--map-by and --rank-by, with two dashes"),
+    (["launch", "--machine", "{}/missing.xml", "true"], 2, "`rankmap plan --machine` plans for others"),
+    (["plan", "--map-by", "pacakge"], 2, "write package; or "),
+    (["plan", "--bind-to", "l3"], 2, "write l3cache; or "),
+    (["plan", "--smt", "99"], 121, "--smt 99: no core has more than"),
+    (["plan", "-n", "2", ":", "-n", "0"], 2, "part 2 of the job: -n 0: a job has at least one rank"),
+    (
+        ["plan", "--machine", "synthetic:core:2 pu:1", "--bind-to", "l3cache"],
+        121,
+        "--bind-to l3cache: n0 has no l3cache",
+    ),
+    (
+        ["plan", "--machine", "synthetic:core:2 pu:1", "--reserve-per", "die:1"],
+        121,
+        "--reserve-per die:1: n0 has no die",
+    ),
+    (["plan", "--hostfile", "{}/hosts"], 120, "--hostfile {}/hosts: nowhere: not in the allocation"),
+    (["plan", "--hostfile", "{}/limited", "--oversubscribe"], 2, "{}/limited:1: max_slots and --oversubscribe"),
+    (["plan", "--map-by", "seq:{}/limited"], 2, "{}/limited:1: not a line of a seq file: a slots=2 max_slots=4"),
+    (["plan", "--plan", "{}/plain"], 2, "{}/plain: the plan is not JSON"),
+    (["plan", "--plan", "{}/plain", "-n", "2"], 2, "--plan {}/plain and -n: the plan says where every rank goes"),
+    (["plan", "--score", "--format", "ranks"], 2, "--score and --format ranks: a score is of the whole plan"),
     (["plan", "--machine", "{}/text.xml"], 120, "{}/text.xml is not XML"),
     (["plan", "--machine", "{}/other.xml"], 120, "{}/other.xml is XML, but not hwloc's"),
     (["plan", "--machine", "{}/no-pu.xml"], 120, "{}/no-pu.xml"),
@@ -124,6 +147,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "other.xml").write_text("<a/>\n")
     (folder / "no-pu.xml").write_text(NO_PU)
     (folder / "plain").write_text("#!/bin/sh\n")
+    (folder / "hosts").write_text("nowhere slots=4\n")
+    (folder / "limited").write_text("a slots=2 max_slots=4\n")
     (folder / "words").write_text("hello\n")
     (folder / "words").chmod(0o755)
     os.mkfifo(folder / "pipe", 0o755)

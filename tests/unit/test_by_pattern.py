@@ -87,7 +87,7 @@ def test_slots_limit_what_a_host_takes() -> None:
     [
         (
             {"n_ranks": 17, "map_by": "core"},
-            "-n 17 (--map-by core): there is room for 16 ranks of 1 cores\n  n[0-1]: 8 x core with 1 free cores",
+            "-n 17 (--map-by core): there is room for 16 ranks of 1 core\n  n[0-1]: 8 x core with 1 free core",
             "these fit: -n 16 | --oversubscribe",
         ),
         (
@@ -97,11 +97,8 @@ def test_slots_limit_what_a_host_takes() -> None:
         ),
         (
             {"map_by": "l3cache:PE=3"},
-            (
-                "--map-by l3cache:PE=3 (--map-by l3cache:PE=3): there is room for 0 ranks of 3 cores\n"
-                "  n[0-1]: 4 x l3cache with 2 free cores"
-            ),
-            "see `rankmap topo`",
+            "--map-by l3cache:PE=3: no l3cache holds 1 rank of 3 cores; the largest has 2 free cores",
+            "try --map-by numa | --map-by die | --map-by package; with HWTCPUS hardware threads count, not cores",
         ),
         (
             {"map_by": "die"},
@@ -111,10 +108,10 @@ def test_slots_limit_what_a_host_takes() -> None:
         (
             {"map_by": "ppr:5:numa:HWTCPUS"},
             (
-                "--map-by ppr:5:numa:HWTCPUS (--map-by ppr:5:numa:HWTCPUS): there is room for 16 ranks of 1 hardware "
-                "threads\n  n[0-1]: 2 x numa with 4 free hardware threads"
+                "--map-by ppr:5:numa:HWTCPUS: no numa holds 5 ranks of 1 hardware thread; the largest has 4 free"
+                " hardware threads"
             ),
-            "these fit: --oversubscribe",
+            "try --oversubscribe | --map-by ppr:4:numa",
         ),
     ],
 )

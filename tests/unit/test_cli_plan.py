@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
 
+import rankmap
 from rankmap.cli.plan import plan
 from rankmap.errors import AllocationError, PlacementError, RankmapError, UsageError
 from rankmap.placement import Plan
@@ -74,3 +76,12 @@ def test_errors_are_raised_to_the_one_boundary(args: list[str], kind: type[Rankm
     """The command raises; status and text are the group's business."""
     with pytest.raises(kind):
         _run("--machine", MACHINE, *args)
+
+
+def test_a_score_is_json_too() -> None:
+    """Each number by its name, on one line."""
+    shown = json.loads(_run("-n", "4", "--machine", MACHINE, "--score", "--format", "json").stdout)
+    assert 0 == shown["unbound"]
+    assert list(shown) == [
+        number.slug for number in rankmap.score(rankmap.plan(rankmap.load(MACHINE), n_ranks=4)).numbers()
+    ]

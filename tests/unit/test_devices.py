@@ -17,8 +17,9 @@ NODE = made([[2, 2], [2, 2]])
 FAR = ((10, 11, 20, 20), (11, 10, 20, 20), (20, 20, 10, 11), (20, 20, 11, 10))
 
 
-def _given(topology: NodeTopology, *blocks: str, each: int = 1) -> tuple[tuple[str, ...], ...] | None:
-    return nearest_gpus(topology, [CpuSet.parse(block) for block in blocks], each=each)
+def _given(topology: NodeTopology, *blocks: str, each: int = 1) -> tuple[tuple[str, ...], ...]:
+    free = range(len(topology.gpus))
+    return nearest_gpus(topology, [CpuSet.parse(block) for block in blocks], each=each, free=free)
 
 
 def test_each_block_has_the_gpu_that_is_close_to_it() -> None:
@@ -51,10 +52,16 @@ def test_a_gpu_of_its_own_goes_before_one_of_many() -> None:
     assert (("1",),) == _given(replace(shared, gpus=(wide, shared.gpus[1])), "0-1")
 
 
-@pytest.mark.parametrize(("each", "expected"), [(2, (("0", "2"), ("1", "3"))), (1, (("0",), ("1",))), (3, None)])
-def test_blocks_have_so_many_gpus(each: int, expected: tuple[tuple[str, ...], ...] | None) -> None:
-    """In ascending order; None where there are too few."""
+@pytest.mark.parametrize(("each", "expected"), [(2, (("0", "2"), ("1", "3"))), (1, (("0",), ("1",)))])
+def test_blocks_have_so_many_gpus(each: int, expected: tuple[tuple[str, ...], ...]) -> None:
+    """In ascending order."""
     assert expected == _given(with_gpus(NODE, 0, 2, 0, 2), "0-1", "4-5", each=each)
+
+
+def test_gpus_of_others_are_not_given() -> None:
+    """Only those that are free."""
+    node = with_gpus(NODE, 0, 0, 2)
+    assert (("2",), ("1",)) == nearest_gpus(node, [CpuSet.parse("0"), CpuSet.parse("1")], each=1, free=[1, 2])[::-1]
 
 
 def test_gpus_that_are_nowhere_are_given_in_order() -> None:

@@ -58,3 +58,9 @@ def test_expand_bounds_memory(text: str) -> None:
 def test_fold(hosts: tuple[str, ...], text: str) -> None:
     """Neighbours that differ by one number fold; order is kept."""
     assert text == fold(hosts)
+
+
+def test_a_number_of_thousands_of_digits_is_a_name() -> None:
+    """Its last twelve are the number that folds."""
+    hosts = ("n1" + "0" * 5000, "n1" + "0" * 4999 + "1")
+    assert hosts == expand(fold(hosts))

@@ -156,7 +156,7 @@ LISTS = (CpuSet.parse("0"),)
         ),
         (
             {"map_by": MapBy(pattern=Pattern.SLOT, scatter=True)},
-            ("--map-by slot:SCATTER: SCATTER spreads the ranks of an object (core, l3cache, numa, ppr:N:package, ...)"),
+            ("--map-by slot:SCATTER: SCATTER spreads the ranks of an object (l3cache, numa, ppr:N:package, ...)"),
         ),
     ],
 )

@@ -78,13 +78,19 @@ def test_manual_may_be_bound_wider() -> None:
     [
         (
             LayoutSpec(n_ranks=5, map_by=_manual("0:1")),
-            "-n 5: --map-by manual:0:1 has 2 CPU lists, so 2 ranks on each of 2 nodes",
-            "write more lists, or ask for -n 4 at most",
+            (
+                "-n 5: --map-by manual:0:1 has 2 CPU lists, one for each rank of a node: on 2 nodes there is room for"
+                " 4 ranks"
+            ),
+            "these fit: -n 4; or write a list for each rank of a node, with colons between: manual:0:1:2-3",
         ),
         (
             LayoutSpec(ranks_per_node=3, map_by=_manual("0:1"), oversubscribe=True),
-            "-N 3: --map-by manual:0:1 has 2 CPU lists, so 2 ranks on each of 2 nodes",
-            "write more lists, or ask for -n 4 at most",
+            (
+                "-N 3: --map-by manual:0:1 has 2 CPU lists, one for each rank of a node: on 2 nodes there is room for"
+                " 4 ranks"
+            ),
+            "these fit: -n 4; or write a list for each rank of a node, with colons between: manual:0:1:2-3",
         ),
         (
             LayoutSpec(map_by=_manual("0:7-9")),

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rankmap import planner
+from rankmap.cpuset import CpuSet
 from rankmap.errors import AllocationError, PlacementError, RankmapError, UsageError
 from rankmap.layout import LayoutSpec
 from rankmap.placement import Plan
 from rankmap.planner import decide, plan
 from rankmap.requests import request
-from tests.topologies_made import allocation, interleaved, made
+from tests.topologies_made import allocation, interleaved, made, with_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rankmap.planner import Decisions
+    from rankmap.decisions import Decisions
     from rankmap.topology import Allocation
 
 NODE = made([[2], [2]], smt=2, number=interleaved(4))
@@ -150,10 +151,11 @@ def test_decisions_are_those_of_each_part() -> None:
 
 
 def test_ranks_belong_to_parts() -> None:
-    """And a rank that is not there to none; what the job reserves is what every part does."""
-    made_plan = _plan({"n_ranks": 1, "reserve": "0-1"}, {"n_ranks": 2, "reserve": "1-2"})
+    """And a rank that is not there to none; what a part keeps free is free of the whole job."""
+    made_plan = _plan({"n_ranks": 1, "reserve": "0"}, {"n_ranks": 2, "reserve": "1"})
     assert [0, 1, 1] == [made_plan.part_of(rank) for rank in range(3)]
-    assert str(made_plan.reserve) == "1"
+    assert str(made_plan.reserve) == "0-1"
+    assert all(rank.cpus is not None and rank.cpus.isdisjoint(CpuSet.parse("0-1")) for rank in made_plan.ranks)
     for rank in (-1, 3):
         with pytest.raises(UsageError, match=f"rank {rank}: the job has ranks 0 to 2"):
             made_plan.part_of(rank)
@@ -177,5 +179,26 @@ def test_few_ranks_on_many_nodes_have_a_node_each(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(planner, "_decide", counted)
     parts = plan(allocation(*[made([[4]] * 2)] * 100), LayoutSpec(n_ranks=2), LayoutSpec(n_ranks=3))
 
-    assert [8] == tried
+    assert [8] == tried  # not the 160 that there are for each
     assert {8} == {len(rank.cpus or ()) for rank in parts.ranks}
+
+
+def test_a_part_leaves_other_parts_what_they_have() -> None:
+    """A rank that may use its whole domain, as nobody said otherwise, may not use what another part has there."""
+    made_plan = _plan({"n_ranks": 2, "map_by": "package"}, {"n_ranks": 1, "map_by": "core"})
+    assert [(0, "n0", "0,4"), (0, "n0", "2-3,6-7"), (1, "n0", "1,5")] == _shown(made_plan)
+
+
+def test_what_is_kept_free_of_each_object_is_so_for_every_part() -> None:
+    """The first core of each, not the first that the parts before have left."""
+    made_plan = _plan({"n_ranks": 1, "map_by": "core", "reserve_per": "package:1"}, {"n_ranks": 1, "map_by": "core"})
+    assert [(0, "n0", "1,5"), (1, "n0", "3,7")] == _shown(made_plan)
+
+
+def test_gpus_of_a_part_are_not_given_to_the_next() -> None:
+    """No more than its cores are."""
+    node = allocation(with_gpus(NODE, 0, 0, 1, 1))
+    sets = request(n_ranks=1, map_by="rs:a=1,c=1,g=2")
+    assert [("0", "1"), ("2", "3")] == [rank.gpus for rank in plan(node, sets, sets).ranks]
+    with pytest.raises(PlacementError, match=r"part 3 of the job.*room for 0 resource sets of 1 core and 2 GPUs"):
+        plan(node, sets, sets, sets)

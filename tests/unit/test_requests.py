@@ -132,7 +132,7 @@ def test_slots_without_a_host_are_refused() -> None:
     [
         ("a\nb\n", ["a", "b"], {}),
         ("a slots=2\nb slots = 3\n", ["a", "b"], {"a": 2, "b": 3}),
-        ("a SLOTS=2 max_slots=4\nb max-slots=9\n", ["a", "b"], {"a": 2}),
+        ("a SLOTS=2 max_slots=4\nb max-slots=9\n", ["a", "b"], {"a": 2, "b": 9}),
         ("# cluster\n\n  a:4  # here\nb:2\n", ["a", "b"], {"a": 4, "b": 2}),
         ("a\na\na\nb\n", ["a", "b"], {"a": 3}),
         ("a slots=2\nb\na slots=3\n", ["a", "b"], {"a": 5}),

@@ -8,6 +8,8 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
+from rankmap.layout_parts import Level
+from rankmap.processors import ground, objects_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Number", "Score", "score"]
 
-_L3 = 3
 _LOCAL_DISTANCE = 10  # ACPI SLIT: a domain's distance from itself
 
 
@@ -42,36 +43,38 @@ class Score:
     Args:
         unbound: Ranks that are bound to no CPU.
         sharing: Ranks on nodes that have more ranks than cores for them.
-        idle_nodes: Nodes of the allocation without ranks.
-        idle_domains: NUMA domains with usable cores, on nodes with ranks, that no rank may use.
+        mixed_kinds: Ranks with cores of different kinds (performance and efficiency cores).
+        slow: Ranks that have slower cores than other ranks of their node.
+        idle_nodes: Nodes that the request may use, without ranks.
+        idle_domains: NUMA domains (packages, where there are more) of nodes with ranks that no rank may use.
         spanning_packages: Ranks with CPUs of several packages.
         spanning_numa: Ranks with CPUs of several NUMA domains.
         gpu_distance: The largest NUMA distance of a rank from a GPU of its own, above that of a local one.
-        half_idle: Nodes with ranks on which more than half of the usable cores are idle.
-        core_imbalance: Cores of the rank that has most less those of the rank that has fewest.
-        mixed_kinds: Ranks with cores of different kinds (performance and efficiency cores).
         overlapping: Ranks whose CPUs other ranks may use too, though there is a core for each.
         spanning_l3: Ranks with CPUs in several L3 caches, one of which is split with other ranks.
+        half_idle: Nodes with ranks on which more than half of the usable cores are idle.
         numa_imbalance: Ranks of the fullest NUMA domain less those of the emptiest, on the worst node.
-        l3_imbalance: The same for L3 caches.
-        idle_cores: Usable cores of the nodes with ranks that no rank may use.
+        l3_imbalance: Ranks of the fullest L3 cache less those of the emptiest, on the worst node.
+        idle_cores: Cores for ranks, on the nodes that have some, that no rank may use.
+        core_imbalance: Cores of the rank that has most less those of the rank that has fewest.
     """
 
     unbound: int
     sharing: int
+    mixed_kinds: int
+    slow: int
     idle_nodes: int
     idle_domains: int
     spanning_packages: int
     spanning_numa: int
     gpu_distance: int
-    half_idle: int
-    core_imbalance: int
-    mixed_kinds: int
     overlapping: int
     spanning_l3: int
+    half_idle: int
     numa_imbalance: int
     l3_imbalance: int
     idle_cores: int
+    core_imbalance: int
 
     def numbers(self) -> tuple[Number, ...]:
         """Return each number with its meaning, in the order in which they count."""
@@ -88,19 +91,20 @@ class Score:
 _MEANINGS = {
     "unbound": ("ranks", "bound to no CPU, moved about by the kernel"),
     "sharing": ("ranks", "on nodes with more ranks than cores for them, waiting for each other"),
-    "idle_nodes": ("nodes", "of the allocation without ranks"),
-    "idle_domains": ("NUMA domains", "of nodes with ranks that no rank may use: memory bandwidth is lost"),
+    "mixed_kinds": ("ranks", "with performance and efficiency cores: threads wait for those on slow ones"),
+    "slow": ("ranks", "on slower cores than others of their node: the others wait for them"),
+    "idle_nodes": ("nodes", "that the request may use, without ranks"),
+    "idle_domains": ("NUMA domains", "(packages, where there are more) that no rank may use: memory bandwidth is lost"),
     "spanning_packages": ("ranks", "with CPUs of several packages: threads talk across the sockets"),
     "spanning_numa": ("ranks", "with CPUs of several NUMA domains: part of the memory is remote"),
     "gpu_distance": ("of NUMA distance", "between a rank and its GPU, above a local one's"),
-    "half_idle": ("nodes", "with more than half of the cores idle: ask for more cores (-c), or fewer nodes"),
-    "core_imbalance": ("cores", "between the rank that has most and the one that has fewest"),
-    "mixed_kinds": ("ranks", "with performance and efficiency cores: threads wait for those on slow ones"),
     "overlapping": ("ranks", "with CPUs that other ranks may use too: the kernel moves threads about"),
     "spanning_l3": ("ranks", "with CPUs in several L3 caches, one of which is split with other ranks"),
+    "half_idle": ("nodes", "with more than half of the cores idle: ask for more cores (-c), or fewer nodes"),
     "numa_imbalance": ("ranks", "more in the fullest NUMA domain of a node than in its emptiest"),
     "l3_imbalance": ("ranks", "more in the fullest L3 cache of a node than in its emptiest"),
     "idle_cores": ("cores", "of nodes with ranks that no rank may use (reserved ones do not count)"),
+    "core_imbalance": ("cores", "between the rank that has most and the one that has fewest"),
 }
 
 
@@ -118,7 +122,7 @@ def score(plan: Plan) -> Score:
     for node in plan.nodes:
         n_nodes[node.layout_index] += 1
     nodes = [
-        (n, _node(plan.allocation.shapes[layout.shape_index], layout.ranks, plan.reserve))
+        (n, _node(plan.allocation.shapes[layout.shape_index], layout.ranks, _reserved(plan, layout.shape_index)))
         for n, layout in zip(n_nodes, plan.layouts, strict=True)
         if n
     ]
@@ -133,7 +137,7 @@ def score(plan: Plan) -> Score:
     return Score(
         unbound=total("unbound"),
         sharing=total("sharing"),
-        idle_nodes=len(plan.allocation.nodes) - len(plan.nodes),
+        idle_nodes=_n_may_be_used(plan) - len(plan.nodes),
         idle_domains=total("idle_domains"),
         spanning_packages=total("spanning_packages"),
         spanning_numa=total("spanning_numa"),
@@ -141,6 +145,7 @@ def score(plan: Plan) -> Score:
         half_idle=total("half_idle"),
         core_imbalance=max(widths) - min(widths) if widths else 0,
         mixed_kinds=total("mixed_kinds"),
+        slow=total("slow"),
         overlapping=total("overlapping"),
         spanning_l3=total("spanning_l3"),
         numa_imbalance=worst("numa_imbalance"),
@@ -152,9 +157,9 @@ def score(plan: Plan) -> Score:
 def _node(topology: NodeTopology, ranks: Sequence[LocalPlacement], reserve: CpuSet) -> _NodeScore:
     cores = [core.cpus & topology.usable for core in topology.usable_cores() if core.cpus.isdisjoint(reserve)]
     free = reduce(or_, cores, CpuSet())
-    packages = _usable([package.cpus for package in topology.packages], free)
-    domains = _usable([domain.cpus for domain in topology.numa_domains if domain.local], free)
-    caches = _usable([cache.cpus for cache in topology.caches if cache.level == _L3], free)
+    packages, domains, caches = (
+        _usable(objects_of(topology, level), free) for level in (Level.PACKAGE, Level.NUMA, Level.L3CACHE)
+    )
     kinds = _kinds(topology, free)
     bound = [local.cpus for local in ranks if local.cpus is not None]
     taken = reduce(or_, bound, CpuSet())
@@ -179,13 +184,14 @@ def _node(topology: NodeTopology, ranks: Sequence[LocalPlacement], reserve: CpuS
             unbound=len(ranks) - len(bound),
             sharing=len(bound) if shared else 0,
             idle_nodes=0,
-            idle_domains=sum(one.isdisjoint(taken) for one in domains) if all_bound else 0,
+            idle_domains=sum(one.isdisjoint(taken) for one in max(domains, packages, key=len)) if all_bound else 0,
             spanning_packages=spanning(packages),
             spanning_numa=spanning(domains),
             gpu_distance=max((_gpu_distance(topology, local) for local in ranks), default=0),
             half_idle=int(2 * n_idle > len(cores)),
             core_imbalance=0,
             mixed_kinds=spanning(kinds),
+            slow=_slow(bound, kinds),
             overlapping=0 if shared else _overlapping(distinct),
             spanning_l3=_splitting(distinct, caches),
             numa_imbalance=spread(domains),
@@ -194,6 +200,32 @@ def _node(topology: NodeTopology, ranks: Sequence[LocalPlacement], reserve: CpuS
         ),
         widths=tuple(width[cpus] // n for cpus, n in distinct.items()),
     )
+
+
+def _reserved(plan: Plan, shape_index: int) -> CpuSet:
+    """Return the PUs of this shape that the job keeps free, or leaves out of every ``pe-list``."""
+    shape = plan.allocation.shapes[shape_index]
+    per_object = next((part.spec.reserve_per for part in plan.parts if part.spec.reserve_per is not None), None)
+    lists = [part.spec.map_by.pe_list or shape.present for part in plan.parts]
+    left_out = shape.present - reduce(or_, lists)
+    return ground(shape, reserve=plan.reserve, reserve_per=per_object).reserved | left_out
+
+
+def _n_may_be_used(plan: Plan) -> int:
+    """Return how many nodes some part of the request may use."""
+    if all(not part.spec.hosts and not part.spec.exclude_hosts for part in plan.parts):
+        return len(plan.allocation.nodes)
+    there = {node.host for node in plan.allocation.nodes}
+    usable: set[str] = set()
+    for part in plan.parts:
+        usable |= there.intersection(part.spec.hosts or there).difference(part.spec.exclude_hosts)
+    return len(usable)
+
+
+def _slow(bound: Iterable[CpuSet], kinds: Sequence[CpuSet]) -> int:
+    """Return how many ranks have only slower cores than the fastest that a rank has; kinds are the fastest first."""
+    fastest = [next((i for i, kind in enumerate(kinds) if not kind.isdisjoint(cpus)), 0) for cpus in bound]
+    return sum(kind > min(fastest) for kind in fastest)
 
 
 def _overlapping(distinct: Mapping[CpuSet, int]) -> int:
@@ -211,13 +243,13 @@ def _usable(objects: Iterable[CpuSet], free: CpuSet) -> list[CpuSet]:
 
 
 def _kinds(topology: NodeTopology, free: CpuSet) -> list[CpuSet]:
-    """Return the free CPUs of each kind of core."""
-    sets: dict[int | None, CpuSet] = {}
+    """Return the free CPUs of each kind of core, the fastest first."""
+    sets: dict[int, CpuSet] = {}
     classes = topology.core_classes()
     for core in topology.cores:
-        name = classes.get(core.kind)
-        sets[name] = sets.get(name, CpuSet()) | core.cpus
-    return _usable(sets.values(), free)
+        kind = classes.get(core.kind, 0)
+        sets[kind] = sets.get(kind, CpuSet()) | core.cpus
+    return _usable([sets[kind] for kind in sorted(sets)], free)
 
 
 def _touched(cpus: CpuSet, objects: Iterable[CpuSet]) -> list[CpuSet]:

@@ -1,4 +1,4 @@
-"""Unit tests of rankmap.replay: a saved plan on the nodes that there are now."""
+"""Unit tests of rankmap.replaying: a saved plan on the nodes that there are now."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rankmap.cpuset import CpuSet
 from rankmap.errors import PlacementError
 from rankmap.placement import Plan
 from rankmap.planner import plan
-from rankmap.replay import replay
+from rankmap.replaying import replay
 from rankmap.requests import request
 from rankmap.topology import Allocation, NodeTopology
-from tests.topologies_made import made
+from tests.topologies_made import made, with_caches
 
 NODE = made([[4], [4]], smt=2)
 OTHER = made([[8]], smt=2)
@@ -62,7 +62,11 @@ def test_fewer_cpus_do_while_the_ranks_have_theirs() -> None:
             [("n0", NODE.restricted(NODE.usable - CpuSet.of([3]))), ("n1", NODE)],
             "n0: local rank 0 was planned on CPUs 0-7; 3 are not usable",
         ),
-        ([("n0", OTHER), ("n1", NODE)], "n0: local rank 1's CPUs 8-15 were in NUMA domain 1, now in 0"),
+        ([("n0", OTHER), ("n1", NODE)], "n0: another kind of node than planned for: packages 2, now 1; NUMA domains 2"),
+        (
+            [("n0", with_caches(NODE, 3, [4] * 4)), ("n1", NODE)],
+            "n0: another kind of node than planned for: L3 caches 0, now 4",
+        ),
     ],
 )
 def test_what_no_longer_fits_is_refused_with_what_differs(now: list[tuple[str, NodeTopology]], message: str) -> None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from rankmap.cpuset import CpuSet
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
+from rankmap.layout_parts import Level
 from rankmap.placement import Plan
+from rankmap.processors import objects_of
 from rankmap.soundness import violations
 
 if TYPE_CHECKING:
@@ -52,10 +54,7 @@ def replay(plan: Plan, live: Allocation) -> Plan:
                 )
             problems += [f"{live.nodes[target].host}: {what}" for what in found[key]]
     if problems:
-        left_out = len(problems) - _MOST_LINES
-        lines = problems[:_MOST_LINES] + [f"and {left_out} more"] * (left_out > 0)
-        msg = "the plan does not fit the nodes that there are:\n  " + "\n  ".join(lines)
-        raise PlacementError(msg, hint="make it anew: rankmap plan ... --format json -o FILE")
+        raise _does_not_fit(problems)
     if renamed:
         names = [live.nodes[target].host for target, _ in zip(targets, planned, strict=False)]
         notes.append(f"the plan's {fold([node.host for node in planned])} are {fold(names)} here")
@@ -71,8 +70,16 @@ def replay(plan: Plan, live: Allocation) -> Plan:
         nodes=tuple(sorted(nodes, key=lambda node: node.node_index)),
         notes=tuple(notes),
     )
-    assert not violations(made)  # noqa: S101 - what could be wrong was looked at
+    if wrong := violations(made):
+        raise _does_not_fit(wrong)
     return made
+
+
+def _does_not_fit(problems: Sequence[str]) -> PlacementError:
+    left_out = len(problems) - _MOST_LINES
+    lines = [*problems[:_MOST_LINES], *([f"and {left_out} more"] * (left_out > 0))]
+    msg = "the plan does not fit the nodes that there are:\n  " + "\n  ".join(lines)
+    return PlacementError(msg, hint="make it anew: rankmap plan ... --format json -o FILE")
 
 
 def _missing(planned: Sequence[Node], targets: Sequence[int], live: Allocation) -> Iterable[str]:
@@ -85,17 +92,30 @@ def _missing(planned: Sequence[Node], targets: Sequence[int], live: Allocation) 
 
 
 def _differences(planned: NodeTopology, live: NodeTopology, layout: NodeLayout, *, same_shape: bool) -> Iterable[str]:
-    """Yield what a node has not that ranks were planned on."""
-    if same_shape and replace(planned, usable=CpuSet()) != replace(live, usable=CpuSet()):
+    """Yield what a node has not that ranks were planned on.
+
+    Under its own name a node may have other NICs and another amount of memory, but no other cores, caches or domains.
+    """
+    neutral = _neutral if same_shape else _structure
+    if neutral(planned) != neutral(live):
         yield from _shape_differences(planned, live)
+        return
     for i, local in enumerate(layout.ranks):
         if local.cpus is not None and (absent := local.cpus - live.usable):
             yield f"local rank {i} was planned on CPUs {local.cpus}; {absent} are not usable"
-        elif local.cpus is not None and local.numa != live.numa_of(local.cpus):
-            before, now = (",".join(map(str, numa)) or "none" for numa in (local.numa, live.numa_of(local.cpus)))
-            yield f"local rank {i}'s CPUs {local.cpus} were in NUMA domain {before}, now in {now}"
         if absent_gpus := [gpu for gpu in local.gpus if gpu.isdecimal() and int(gpu) >= len(live.gpus)]:
             yield f"local rank {i} was planned with GPU {','.join(absent_gpus)}; there are {len(live.gpus)} GPUs"
+
+
+def _neutral(node: NodeTopology) -> NodeTopology:
+    return replace(node, usable=CpuSet())
+
+
+def _structure(node: NodeTopology) -> object:
+    """Return what CPU numbers mean on a node."""
+    domains = [(domain.os_index, domain.cpus, domain.local) for domain in node.numa_domains]
+    caches = [(cache.level, cache.cpus) for cache in node.caches]
+    return [package.cpus for package in node.packages], domains, caches, [core.cpus for core in node.cores]
 
 
 def _shape_differences(planned: NodeTopology, live: NodeTopology) -> Iterable[str]:
@@ -104,7 +124,7 @@ def _shape_differences(planned: NodeTopology, live: NodeTopology) -> Iterable[st
         ("NUMA domains", len(planned.numa_domains), len(live.numa_domains)),
         ("cores", len(planned.cores), len(live.cores)),
         ("CPUs", str(planned.present), str(live.present)),
-        ("L3 caches", *(sum(cache.level == 3 for cache in one.caches) for one in (planned, live))),  # noqa: PLR2004
+        ("L3 caches", *(len(objects_of(one, Level.L3CACHE)) for one in (planned, live))),
         ("GPUs", len(planned.gpus), len(live.gpus)),
         ("NICs", len(planned.nics), len(live.nics)),
         ("memory", planned.memory_bytes, live.memory_bytes),

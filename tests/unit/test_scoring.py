@@ -1,4 +1,4 @@
-"""Unit tests of rankmap.score: each number, on the smallest plan that has it."""
+"""Unit tests of rankmap.scoring: each number, on the smallest plan that has it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from rankmap.planner import plan
 from rankmap.requests import request
-from rankmap.score import score
+from rankmap.scoring import score
 from rankmap.topology import Allocation, NodeTopology
 from tests.topologies_made import made, with_caches, with_kinds
 
@@ -61,3 +61,21 @@ def test_numbers_read_well() -> None:
     said = {number.slug: str(number) for number in score(plan(nodes(NODE), request(n_ranks=1))).numbers()}
     assert said["spanning_packages"].startswith("1 rank with CPUs of several packages")
     assert said["idle_cores"].startswith("0 cores of nodes")
+
+
+def test_what_was_left_out_on_purpose_is_not_idle() -> None:
+    """Neither nodes that were not to be used, nor the cores of --reserve-per, nor those beside a pe-list."""
+    two = Allocation.of((("n0", NODE), ("n1", NODE)))
+    assert 0 == score(plan(two, request(n_ranks=4, hosts=["n0"]))).idle_nodes
+    assert 1 == score(plan(two, request(n_ranks=1, map_by="core"))).idle_nodes
+    kept = score(plan(nodes(NODE), request(map_by="core", reserve_per="package:1")))
+    assert 0 == kept.idle_cores
+    assert 0 == score(plan(nodes(NODE), request(map_by="core:pe-list=0-1"))).idle_cores
+
+
+def test_ranks_on_slower_cores_are_counted() -> None:
+    """Not where all ranks have slow ones."""
+    mixed = with_kinds(made([[8]]), ("4-7", 1000, "slow"), ("0-3", 3000, "fast"))
+    assert 2 == score(plan(nodes(mixed), request(n_ranks=6, map_by="core"))).slow
+    assert 0 == score(plan(nodes(mixed), request(n_ranks=4))).slow
+    assert 0 == score(plan(nodes(mixed), request(n_ranks=2, map_by="core:pe-list=4-7"))).slow
