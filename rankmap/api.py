@@ -69,6 +69,10 @@ def plan(  # noqa: PLR0913 - the words of the command line, each optional
     hosts: Iterable[str] = (),
     exclude_hosts: Iterable[str] = (),
     hostfile: str | Path | None = None,
+    gpus_per_rank: int | str | None = None,
+    ranks_per_gpu: int | None = None,
+    gpu_bind: str = "",
+    share_gpus: bool = False,
     then: Sequence[Mapping[str, Any]] = (),
 ) -> Plan:
     """Return where every rank goes. The keywords are the options of ``rankmap plan``.
@@ -107,6 +111,10 @@ def plan(  # noqa: PLR0913 - the words of the command line, each optional
         hosts=hosts,
         exclude_hosts=exclude_hosts,
         hostfile=hostfile,
+        gpus_per_rank=gpus_per_rank,
+        ranks_per_gpu=ranks_per_gpu,
+        gpu_bind=gpu_bind,
+        share_gpus=share_gpus,
     )
     return planner.plan(allocation, spec, *(request(**words) for words in then))
 

@@ -100,7 +100,11 @@ def _flows(
 
 
 def _cheapest_path(
-    source: int, costs: Sequence[Sequence[int]], flows: Sequence[Sequence[int]], most: Sequence[int], room: Sequence[int]
+    source: int,
+    costs: Sequence[Sequence[int]],
+    flows: Sequence[Sequence[int]],
+    most: Sequence[int],
+    room: Sequence[int],
 ) -> list[tuple[int, int]] | None:
     """Return (source, sink) steps to a sink with room; between two steps the later source gives up the former sink.
 

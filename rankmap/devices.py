@@ -1,8 +1,11 @@
-"""Which GPUs go with which cores."""
+"""Which GPUs go with which cores, and what they are called."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
+
+from rankmap.assignment import assign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -10,38 +13,58 @@ if TYPE_CHECKING:
     from rankmap.cpuset import CpuSet
     from rankmap.topology import Gpu, NodeTopology
 
-__all__ = ["nearest_gpus"]
+__all__ = ["gpu_ids", "nearest_gpus"]
+
+_SAME_DOMAIN, _SAME_PACKAGE, _ELSEWHERE = 10, 20, 40
+"""NUMA distances (ACPI SLIT) where a node does not say its own: of one domain, in one package, anywhere."""
+
+
+def gpu_ids(topology: NodeTopology) -> tuple[str, ...]:
+    """Return what each GPU of the node is called, as Dragon and the vendor's variables name it: 0, 1, ...
+
+    Tiles of an Intel GPU that are given one by one are ROOT.TILE (ZE_AFFINITY_MASK; DRAGON.md, section 1).
+    """
+    of_card = Counter(gpu.pci_address for gpu in topology.gpus)
+    if all(gpu.vendor == "Intel" for gpu in topology.gpus) and any(n > 1 for n in of_card.values()):
+        roots = {address: root for root, address in enumerate(of_card)}
+        return tuple(f"{roots[gpu.pci_address]}.{gpu.partition}" for gpu in topology.gpus)
+    return tuple(map(str, range(len(topology.gpus))))
 
 
 def nearest_gpus(
-    topology: NodeTopology, blocks: Sequence[CpuSet], *, each: int, free: Sequence[int]
-) -> tuple[tuple[str, ...], ...]:
-    """Return the ids of ``each`` of these GPUs for each block of CPUs, no GPU twice.
+    topology: NodeTopology, blocks: Sequence[CpuSet], *, each: int, free: Sequence[int], sharing: int = 1
+) -> tuple[tuple[int, ...], ...] | None:
+    """Return the GPUs of each block of CPUs, as positions in ``topology.gpus``; None where there are too few.
 
-    ``free`` are positions in ``topology.gpus``, at least as many as are wanted. Each block takes, of those that are
-    left, the GPUs that are close to the fewest CPUs of which it has one, then those of its NUMA distance, then the
-    first. Ids are positions in ``topology.gpus``.
+    The sum of all distances is the smallest there is; of equals the one in which the first blocks have the first GPUs.
+
+    Args:
+        topology: The node.
+        blocks: The CPUs of each taker.
+        each: How many GPUs each gets, none of them twice.
+        free: Which GPUs there are to get.
+        sharing: How many takers a GPU can have.
     """
-    left = list(free)
-    given: list[list[int]] = [[] for _ in blocks]
-    # the closest pairs first, so that no block takes what another one is closer to
-    pairs = sorted(
-        (_distance(topology, topology.gpus[gpu], block), i, gpu) for i, block in enumerate(blocks) for gpu in left
-    )
-    for _, i, gpu in pairs:
-        if gpu in left and len(given[i]) < each:
-            given[i].append(gpu)
-            left.remove(gpu)
-    return tuple(tuple(str(gpu) for gpu in sorted(gpus)) for gpus in given)
+    distances = [[distance(topology, topology.gpus[gpu], block) for gpu in free] for block in blocks]
+    given = assign(distances, each=each, capacities=[sharing] * len(free))
+    return None if given is None else tuple(tuple(free[i] for i in things) for things in given)
 
 
-def _distance(topology: NodeTopology, gpu: Gpu, cpus: CpuSet) -> tuple[int, int]:
-    """Return the NUMA distance of a GPU from these CPUs (0: they are close to it), and to how many CPUs it is close."""
-    if not gpu.cpus.isdisjoint(cpus):
-        return 0, len(gpu.cpus)
-    position = {domain.os_index: i for i, domain in enumerate(topology.numa_domains)}
-    own = [position[d.os_index] for d in topology.numa_domains if d.local and not d.cpus.isdisjoint(cpus)]
-    theirs = [position[numa] for numa in gpu.numa if numa in position]
-    if not topology.distances or not own or not theirs:
-        return 255, len(gpu.cpus)  # ACPI SLIT's word for unreachable
-    return min(topology.distances[a][b] for a in own for b in theirs), len(gpu.cpus)
+def distance(topology: NodeTopology, gpu: Gpu, cpus: CpuSet) -> int:
+    """Return how far these CPUs are from a GPU: 0 they are close to it, 1 in its NUMA domain, else the NUMA distance.
+
+    0 too where nobody knows what the GPU is close to.
+    """
+    if gpu.cpus:
+        if not gpu.cpus.isdisjoint(cpus):
+            return 0
+    elif not gpu.numa:
+        return 0
+    own = {i: d for i, d in enumerate(topology.numa_domains) if d.local and not d.cpus.isdisjoint(cpus)}
+    if any(domain.os_index in gpu.numa for domain in own.values()):
+        return 1
+    theirs = [i for i, domain in enumerate(topology.numa_domains) if domain.os_index in gpu.numa]
+    if topology.distances and own and theirs:
+        return max(min(topology.distances[a][b] for a in own for b in theirs), _SAME_DOMAIN + 1)
+    near = [package.cpus for package in topology.packages if not package.cpus.isdisjoint(gpu.cpus)]
+    return _SAME_PACKAGE if any(not package.isdisjoint(cpus) for package in near) else _ELSEWHERE

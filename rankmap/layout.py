@@ -11,6 +11,7 @@ from rankmap.codec import Json, decode, encode
 from rankmap.cpuset import CpuSet
 from rankmap.errors import UsageError
 from rankmap.hostlist import fold, items
+from rankmap.layout_devices import GpuBind
 from rankmap.layout_parts import BindTo, Level, MapBy, Pattern, RankBy, ReservePer
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class LayoutSpec:
         slots: Ranks that a host takes at most, by host (``--hostfile``); a host without is limited by its cores.
         hosts: The only hosts to use; empty is all. The allocation's order is kept.
         exclude_hosts: Hosts not to use.
+        gpus_per_rank: GPUs of each rank (``--gpus-per-rank``); None is none, or one where another field asks for GPUs.
+        ranks_per_gpu: How many ranks may share a GPU (``--ranks-per-gpu``); None is one.
+        gpu_bind: Which GPUs the ranks get (``--gpu-bind``); None is the closest.
+        share_gpus: Whether as many ranks as need be may share a GPU, evenly.
         hostfile: The name of the file that ``hosts`` are from, for messages; "" where they are from no file.
 
     Raises:
@@ -59,6 +64,10 @@ class LayoutSpec:
     slots: tuple[tuple[str, int], ...] = ()
     hosts: tuple[str, ...] = ()
     exclude_hosts: tuple[str, ...] = ()
+    gpus_per_rank: int | None = None
+    ranks_per_gpu: int | None = None
+    gpu_bind: GpuBind | None = None
+    share_gpus: bool = False
     hostfile: str = ""
 
     def __post_init__(self) -> None:
@@ -67,6 +76,8 @@ class LayoutSpec:
             ("-N", self.ranks_per_node, "a node of the job has at least one rank"),
             ("-c", self.cpus_per_rank, "a rank has at least one core"),
             ("--smt", self.smt, "a core has at least one PU"),
+            ("--gpus-per-rank", self.gpus_per_rank, "leave it out for ranks without GPUs"),
+            ("--ranks-per-gpu", self.ranks_per_gpu, "a GPU that is used has at least one rank"),
         )
         problems = [f"{option} {count}: {why}" for option, count, why in counts if count is not None and count < 1]
         problems += [
@@ -89,11 +100,21 @@ class LayoutSpec:
                     yield f"{option} {value} and {map_by}: the CPUs of each rank are listed"
         if pattern is Pattern.RS:
             yield from self._uneven_sets(map_by)
+        yield from self._gpu_conflicts(map_by)
         if self.map_by.span and pattern is not Pattern.OBJECT:
             yield f"{map_by}: SPAN goes round objects (core, l3cache, numa, package, ...)"
         single = self.map_by.level in {Level.CORE, Level.HWTHREAD}
         if self.map_by.scatter and (pattern not in {Pattern.OBJECT, Pattern.PPR} or single):
             yield f"{map_by}: SCATTER spreads the ranks of an object (l3cache, numa, ppr:N:package, ...)"
+
+    def _gpu_conflicts(self, map_by: str) -> Iterator[str]:
+        if self.map_by.gpus and self.n_gpus:
+            yield f"{map_by} and GPU options: the resource sets say how many GPUs there are for each"
+        if self.ranks_per_gpu is not None and self.share_gpus:
+            yield f"--ranks-per-gpu {self.ranks_per_gpu} and --share-gpus: one is a limit, the other says there is none"
+        lists = self.gpu_bind.lists if self.gpu_bind is not None else ()
+        if self.gpus_per_rank is not None and any(len(ids) != self.gpus_per_rank for ids in lists):
+            yield f"--gpus-per-rank {self.gpus_per_rank} and --gpu-bind {self.gpu_bind}: two numbers of GPUs"
 
     def _uneven_sets(self, map_by: str) -> Iterator[str]:
         each, size = self.map_by.count or 1, self.map_by.pe or 1
@@ -109,6 +130,16 @@ class LayoutSpec:
     def processors_per_rank(self) -> int | None:
         """Return how many processors each rank asks for, by ``-c`` or ``PE=``; None where neither says."""
         return self.cpus_per_rank or self.map_by.pe
+
+    @property
+    def n_gpus(self) -> int:
+        """Return how many GPUs each rank gets; 0 where nothing asks for GPUs."""
+        if self.gpus_per_rank is not None:
+            return self.gpus_per_rank
+        if self.gpu_bind is not None and self.gpu_bind.lists:
+            return len(self.gpu_bind.lists[0])
+        asked = self.ranks_per_gpu is not None or self.share_gpus or self.gpu_bind is not None
+        return int(asked or self.map_by.pattern is Pattern.GPU)
 
     @property
     def threads(self) -> bool:
@@ -143,11 +174,14 @@ class LayoutSpec:
             ("--smt", self.smt),
             ("--reserve", self.reserve or None),
             ("--reserve-per", self.reserve_per),
+            ("--gpus-per-rank", self.gpus_per_rank),
+            ("--ranks-per-gpu", self.ranks_per_gpu),
+            ("--gpu-bind", self.gpu_bind),
             ("--hosts", self._hosts() or None),
             ("--exclude-hosts", fold(self.exclude_hosts) or None),
         )
         words = [word for option, value in valued if value is not None for word in (option, str(value))]
-        return shlex.join(words + ["--oversubscribe"] * self.oversubscribe)
+        return shlex.join(words + ["--oversubscribe"] * self.oversubscribe + ["--share-gpus"] * self.share_gpus)
 
     def _hosts(self) -> str:
         """Return the hosts as text, those with the same slots folded together: ``n[0-3]:8,n4``."""

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from rankmap.assembly import assembled
 from rankmap.cpuset import CpuSet
 from rankmap.decisions import Decisions, NodeDecisions, PartDecisions
+from rankmap.devices import gpu_ids
 from rankmap.errors import AllocationError, PlacementError, RankmapError, UsageError
 from rankmap.hostlist import fold
 from rankmap.layout_parts import BindTo, Level, Order, Pattern
 from rankmap.mapping.automatic import automatic
 from rankmap.mapping.by_pattern import by_pattern
 from rankmap.mapping.dealing import Site
+from rankmap.mapping.gpus import gpu_room, with_gpus
 from rankmap.mapping.listed import manual, rankfile, sequence
 from rankmap.mapping.refusal import counted
 from rankmap.processors import ground, objects_of
@@ -39,6 +41,7 @@ __all__ = ["decide", "decide_again", "plan"]
 _RULES: Mapping[Pattern, Callable[[Allocation, LayoutSpec, Sequence[Site]], Mapped]] = {
     Pattern.AUTO: automatic,
     Pattern.RS: automatic,
+    Pattern.GPU: automatic,
     Pattern.SLOT: by_pattern,
     Pattern.NODE: by_pattern,
     Pattern.OBJECT: by_pattern,
@@ -109,7 +112,11 @@ def _widest(allocation: Allocation, specs: Sequence[LayoutSpec]) -> int | None:
 
 
 def _is_open(spec: LayoutSpec) -> bool:
-    return spec.map_by.pattern is Pattern.AUTO and spec.processors_per_rank is None and spec.n_ranks is not None
+    return (
+        spec.map_by.pattern in {Pattern.AUTO, Pattern.GPU}
+        and spec.processors_per_rank is None
+        and spec.n_ranks is not None
+    )
 
 
 def _decide(allocation: Allocation, specs: Sequence[LayoutSpec], width: int | None) -> Decisions:
@@ -135,7 +142,9 @@ def _decide(allocation: Allocation, specs: Sequence[LayoutSpec], width: int | No
             for node in part.nodes:
                 index = node.site.node_index
                 cpus, gpus = taken.get(index, _NOTHING)
-                taken[index] = cpus | node.kind.taken, gpus | node.kind.taken_gpus
+                ids = gpu_ids(allocation.topology(index))
+                given = {ids.index(gpu) for rank in node.kind.ranks for gpu in rank.gpus}
+                taken[index] = cpus | node.kind.taken, gpus | given
     made = assembled(allocation, parts)
     check(made)
     return Decisions(plan=made, parts=tuple(parts))
@@ -193,6 +202,8 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken],
         sites = _sites(allocation, spec, {})  # what is left is not enough: it shares with the parts before
         mapped = rule(allocation, spec, sites)
     _refuse_overload(spec, mapped)
+    if spec.n_gpus:
+        mapped = _given_gpus(allocation, spec, mapped)
     nodes = _numbered(spec, mapped, first_rank)
     with_ranks = {node.site.node_index for node in nodes}
     return PartDecisions(
@@ -203,6 +214,16 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken],
         nodes=tuple(nodes),
         unused=tuple(site for site in sites if site.node_index not in with_ranks),
     )
+
+
+def _given_gpus(allocation: Allocation, spec: LayoutSpec, mapped: Mapped) -> Mapped:
+    """Return the kinds with the GPUs of their ranks."""
+    hosts = {index: site.host for site, index in reversed(mapped.used)}
+    kinds = [
+        with_gpus(kind, allocation.shapes[kind.ground.shape_index], spec, hosts[index])
+        for index, kind in enumerate(mapped.kinds)
+    ]
+    return replace(mapped, kinds=tuple(kinds))
 
 
 def _refuse_overload(spec: LayoutSpec, mapped: Mapped) -> None:
@@ -263,7 +284,9 @@ def _sites(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken]
         here = grounds.get(key)
         if here is None:
             here = grounds[key] = _ground(allocation, spec, *key)
-        sites.append(Site(i, node.host, here, slots.get(node.host)))
+        most, room = slots.get(node.host), gpu_room(spec, len(here.gpus))
+        by_gpus = room is not None and (most is None or room < most)
+        sites.append(Site(i, node.host, here, room if by_gpus else most, by_gpus))
     return sites
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
+from rankmap.devices import gpu_ids
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
 from rankmap.layout_parts import Level
@@ -103,7 +104,7 @@ def _differences(planned: NodeTopology, live: NodeTopology, layout: NodeLayout, 
     for i, local in enumerate(layout.ranks):
         if local.cpus is not None and (absent := local.cpus - live.usable):
             yield f"local rank {i} was planned on CPUs {local.cpus}; {absent} are not usable"
-        if absent_gpus := [gpu for gpu in local.gpus if gpu.isdecimal() and int(gpu) >= len(live.gpus)]:
+        if absent_gpus := [gpu for gpu in local.gpus if gpu not in gpu_ids(live)]:
             yield f"local rank {i} was planned with GPU {','.join(absent_gpus)}; there are {len(live.gpus)} GPUs"
 
 

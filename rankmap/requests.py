@@ -11,6 +11,7 @@ from rankmap.cpuset import CpuSet
 from rankmap.errors import UsageError
 from rankmap.hostlist import expand, items
 from rankmap.layout import LayoutSpec
+from rankmap.layout_devices import GpuBind, gpu_share
 from rankmap.layout_parts import BindTo, MapBy, RankBy, ReservePer, TextFile
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
     hosts: Iterable[str] = (),
     exclude_hosts: Iterable[str] = (),
     hostfile: str | Path | None = None,
+    gpus_per_rank: int | str | None = None,
+    ranks_per_gpu: int | None = None,
+    gpu_bind: str = "",
+    share_gpus: bool = False,
 ) -> LayoutSpec:
     """Return the request that these words make; ``rankmap plan --help`` explains each.
 
@@ -61,6 +66,10 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
         if not named:
             msg = f"--hosts and --hostfile {hostfile} have no host in common"
             raise UsageError(msg)
+    each, sharing = (None, None) if gpus_per_rank is None else gpu_share(str(gpus_per_rank))
+    if sharing is not None and ranks_per_gpu is not None and sharing != ranks_per_gpu:
+        msg = f"--gpus-per-rank {gpus_per_rank} and --ranks-per-gpu {ranks_per_gpu}: two numbers of ranks for a GPU"
+        raise UsageError(msg)
     return LayoutSpec(
         n_ranks=n_ranks,
         ranks_per_node=ranks_per_node,
@@ -76,6 +85,10 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
         hosts=tuple(named),
         exclude_hosts=tuple(dict.fromkeys(host for text in exclude_hosts for host in expand(text))),
         hostfile="" if hostfile is None else str(hostfile),
+        gpus_per_rank=each,
+        ranks_per_gpu=ranks_per_gpu if sharing is None else sharing,
+        gpu_bind=GpuBind.parse(gpu_bind) if gpu_bind else None,
+        share_gpus=share_gpus,
     )
 
 

@@ -8,6 +8,7 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
+from rankmap.devices import gpu_ids
 from rankmap.layout_parts import Level
 from rankmap.processors import ground, objects_of
 
@@ -273,10 +274,9 @@ def _gpu_distance(topology: NodeTopology, local: LocalPlacement) -> int:
         return 0
     position = {domain.os_index: i for i, domain in enumerate(topology.numa_domains)}
     own = [position[numa] for numa in local.numa]
-    farthest = 0
+    farthest, ids = 0, gpu_ids(topology)
     for gpu in local.gpus:
-        index = int(gpu) if gpu.isdecimal() else len(topology.gpus)
-        numa = topology.gpus[index].numa if index < len(topology.gpus) else ()
+        numa = topology.gpus[ids.index(gpu)].numa if gpu in ids else ()
         near = [position[one] for one in numa if one in position]
         if own and near:
             farthest = max(farthest, min(topology.distances[a][b] for a in own for b in near) - _LOCAL_DISTANCE)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["LayoutCommand", "layout_options", "load_plan"]
 
 _MAP_HELP = (
-    "Where ranks go: auto (default), slot, node, an object (hwthread, core, l1cache, l2cache, l3cache, numa, die, "
+    "Where ranks go: auto (default), slot, node, gpu, an object (hwthread, core, l1cache, l2cache, l3cache, numa, die, "
     "package), ppr:N:OBJECT, plane:K, rs:a=RANKS,c=CORES[,g=GPUS], manual:LIST:LIST..., seq:FILE, rankfile:FILE; with "
     "PE=N, SPAN, HWTCPUS, CORECPUS, PACK, SCATTER, OVERSUBSCRIBE, NOOVERSUBSCRIBE, pe-list=LIST."
 )
@@ -45,6 +45,12 @@ _OPTIONS = (
         metavar="OBJECT:N",
         help="Keep the first N cores of each such object free, such as l3cache:1.",
     ),
+    click.option("--gpus-per-rank", metavar="G", help="GPUs of each rank, the nearest; 1/2: two ranks share one."),
+    click.option("--ranks-per-gpu", type=int, metavar="K", help="As many ranks may share a GPU."),
+    click.option(
+        "--gpu-bind", default="", metavar="RULE", help="Which GPUs: closest, round-robin, list:IDS:IDS..., none."
+    ),
+    click.option("--share-gpus", is_flag=True, help="Let more ranks than there are GPUs share them evenly."),
     click.option(
         "--hosts", multiple=True, metavar="LIST", help="Use only these hosts, such as n[0-3],n7; with slots n[0-3]:8."
     ),
@@ -59,6 +65,7 @@ _OPTIONS = (
 _NAMES = frozenset(
     {"n_ranks", "ranks_per_node", "cpus_per_rank", "map_by", "rank_by", "bind_to", "smt", "oversubscribe", "reserve"}
     | {"reserve_per", "hosts", "exclude_hosts", "hostfile"}
+    | {"gpus_per_rank", "ranks_per_gpu", "gpu_bind", "share_gpus"}
 )
 
 

@@ -8,12 +8,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rankmap.binding import bound
-from rankmap.devices import nearest_gpus
+from rankmap.devices import gpu_ids, nearest_gpus
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
 from rankmap.layout_parts import MapBy, Order, Pattern, RankBy
 from rankmap.mapping.dealing import deal, rooms
 from rankmap.mapping.default import arrange
+from rankmap.mapping.gpus import beside_gpus
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
 from rankmap.mapping.refusal import counted, refusal, unit
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rankmap.layout import LayoutSpec
     from rankmap.mapping.dealing import Site
     from rankmap.mapping.kinds import Mapped
-    from rankmap.processors import Ground
+    from rankmap.processors import Ground, Processor
     from rankmap.topology import Allocation
 
 __all__ = ["automatic"]
@@ -120,7 +121,10 @@ def _set_kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) 
     ranks = placements(topology, [bound(site.ground, c, spec.binding) for c in chosen])
     if spec.map_by.gpus:
         blocks = [site.ground.cpus(block) for block in whole]
-        gpus = nearest_gpus(topology, blocks, each=spec.map_by.gpus, free=site.ground.gpus)
+        given = nearest_gpus(topology, blocks, each=spec.map_by.gpus, free=site.ground.gpus)
+        assert given is not None  # noqa: S101 - there was room
+        ids = gpu_ids(topology)
+        gpus = [tuple(ids[gpu] for gpu in each_gpu) for each_gpu in given]
         ranks = tuple(replace(rank, gpus=gpus[i // each]) for i, rank in enumerate(ranks))
     return NodeKind(
         ground=site.ground,
@@ -132,19 +136,24 @@ def _set_kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) 
 
 
 def _blocks(ground: Ground, count: int, size: int | None) -> list[tuple[int, ...]]:
+    return _positions(ground, arrange(ground.domains, n_ranks=count, cpus_per_rank=size))
+
+
+def _positions(ground: Ground, blocks: Sequence[Sequence[Processor]]) -> list[tuple[int, ...]]:
     position = {id(processor): i for i, processor in enumerate(ground.processors)}
-    blocks = arrange(ground.domains, n_ranks=count, cpus_per_rank=size)
     return [tuple(position[id(processor)] for processor in block) for block in blocks]
 
 
 def _kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) -> NodeKind:
     ground = site.ground
-    chosen, binding = _blocks(ground, count, spec.processors_per_rank), spec.binding
+    topology, binding = allocation.shapes[ground.shape_index], spec.binding
+    near = beside_gpus(ground, topology, spec, count) if spec.n_gpus else None
+    chosen = _positions(ground, near) if near is not None else _blocks(ground, count, spec.processors_per_rank)
     domain_of = {id(one): i for i, domain in enumerate(ground.domains) for one in domain}
     return NodeKind(
         ground=ground,
         chosen=tuple(chosen),
         objects=tuple(domain_of[id(ground.processors[block[0]])] for block in chosen),
-        ranks=placements(allocation.shapes[ground.shape_index], [bound(ground, c, binding) for c in chosen]),
+        ranks=placements(topology, [bound(ground, c, binding) for c in chosen]),
         object_name="NUMA domain",
     )

@@ -20,12 +20,16 @@ MAX_ON_NODE = 4 * 1024 * 1024
 
 
 class Site(NamedTuple):
-    """A node that the request may use: its position in the allocation, what it has, and its slots if it has any."""
+    """A node that the request may use: its position in the allocation, what it has, and its slots if it has any.
+
+    ``by_gpus`` says that ``slots`` are as many as its GPUs are enough for.
+    """
 
     node_index: int
     host: str
     ground: Ground
     slots: int | None = None
+    by_gpus: bool = False
 
 
 def rooms(sites: Sequence[Site], *, cpus_per_rank: int | None) -> tuple[int, ...]:

@@ -41,11 +41,6 @@ class NodeKind:
     object_name: str
 
     @property
-    def taken_gpus(self) -> frozenset[int]:
-        """Return the GPUs that ranks have, as positions in the topology's."""
-        return frozenset(int(gpu) for rank in self.ranks for gpu in rank.gpus)
-
-    @property
     def taken(self) -> CpuSet:
         """Return the PUs of all processors that ranks have, bound to them or not."""
         return self.ground.cpus({position for positions in self.chosen for position in positions})

@@ -109,6 +109,8 @@ def _there_is(spec: LayoutSpec, site: Site, hosts: Sequence[str], room: int) -> 
     if len(domains) > 1:
         numa = f"{len(domains)} NUMA domains, {domain_sizes(domains, unit(spec))}"
     slots = "" if site.slots is None else f", {counted(site.slots, 'slot')}"
+    if spec.n_gpus:
+        slots = f", {counted(len(site.ground.gpus), 'free GPU')}{'' if site.by_gpus else slots}"
     each = f" of {counted(spec.processors_per_rank, unit(spec))}" if spec.processors_per_rank else ""
     fits = f"no room for a rank{each}"
     if room:
