@@ -92,6 +92,10 @@ def plan(  # noqa: PLR0913 - the words of the command line, each optional
         hosts: The only hosts to use, hostlist text each, with slots or without ("n[0-3]:8"); none named is all.
         exclude_hosts: Hosts not to use.
         hostfile: A file with the only hosts to use.
+        gpus_per_rank: GPUs of each rank: 1, 2, or "1/2" where two ranks share one.
+        ranks_per_gpu: How many ranks may share a GPU.
+        gpu_bind: Which GPUs a rank gets, as ``--gpu-bind`` takes it ("closest", "list:0:1").
+        share_gpus: Whether more ranks than there are GPUs share them evenly.
         then: The other parts of the job (MPMD), each as keywords of its own.
 
     Raises:

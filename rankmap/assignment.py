@@ -8,7 +8,8 @@ Source: R. K. Ahuja, T. L. Magnanti, J. B. Orlin, Network Flows (1993), section 
 
 from __future__ import annotations
 
-from itertools import islice
+from dataclasses import dataclass
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ def assign(distances: Sequence[Sequence[int]], *, each: int, capacities: Sequenc
         each: How many different things each taker gets.
         capacities: How many takers each thing can have.
     """
-    n_things = len(capacities)
     if each > sum(map(bool, capacities)) or len(distances) * each > sum(capacities):
         return None
     parties: dict[tuple[int, ...], list[int]] = {}
@@ -43,8 +43,8 @@ def assign(distances: Sequence[Sequence[int]], *, each: int, capacities: Sequenc
     if flows is None:
         return None
     given: list[tuple[int, ...]] = [()] * len(distances)
-    for takers, counts in zip(parties.values(), flows, strict=True):
-        for taker, things in zip(takers, _dealt(counts, len(takers), each), strict=True):
+    for (row, takers), counts in zip(parties.items(), flows, strict=True):
+        for taker, things in zip(takers, _dealt(row, counts, len(takers), each), strict=True):
             given[taker] = things
     return given
 
@@ -56,16 +56,17 @@ def _in_order(row: Sequence[int], party: int, n_parties: int, *, n_units: int) -
     return [distance * one + abs(party * n_things - thing * n_parties) for thing, distance in enumerate(row)]
 
 
-def _dealt(counts: Sequence[int], n_takers: int, each: int) -> Iterator[tuple[int, ...]]:
-    """Yield what each taker of a party gets of its things, none of them twice."""
-    units = [thing for thing, count in enumerate(counts) for _ in range(count)]
+def _dealt(row: Sequence[int], counts: Sequence[int], n_takers: int, each: int) -> Iterator[tuple[int, ...]]:
+    """Yield what each taker of a party gets of its things, none of them twice, near ones for the first."""
+    near_first = sorted(range(len(counts)), key=lambda thing: (row[thing], thing))
+    units = [thing for thing in near_first for _ in range(counts[thing])]
     if max(counts) <= 1:  # neighbours belong together
         rest = iter(units)
         for _ in range(n_takers):
-            yield tuple(islice(rest, each))
+            yield tuple(sorted(islice(rest, each)))
     else:
         for taker in range(n_takers):
-            yield tuple(units[taker::n_takers])
+            yield tuple(sorted(units[taker::n_takers]))
 
 
 def _flows(
@@ -79,64 +80,75 @@ def _flows(
         most: How much a source may send to one sink.
         capacities: How much each sink can take.
     """
-    flows = [[0] * len(capacities) for _ in supplies]
+    network = _Network(costs=costs, most=most, flows=[[0] * len(capacities) for _ in supplies])
     for source in range(len(supplies)):
         while supplies[source]:
-            path = _cheapest_path(source, costs, flows, most, capacities)
+            path = network.cheapest_path(source, capacities)
             if path is None:
                 return None
-            amount = min(supplies[source], capacities[path[-1][1]])
-            for step, (i, j) in enumerate(path):
-                amount = min(amount, most[i] - flows[i][j])
-                if step:
-                    amount = min(amount, flows[i][path[step - 1][1]])
-            for step, (i, j) in enumerate(path):
-                flows[i][j] += amount
-                if step:
-                    flows[i][path[step - 1][1]] -= amount
+            sink = path[-1][1]
+            amount = network.push(path, min(supplies[source], capacities[sink]))
             supplies[source] -= amount
-            capacities[path[-1][1]] -= amount
-    return flows
+            capacities[sink] -= amount
+    return network.flows
 
 
-def _cheapest_path(
-    source: int,
-    costs: Sequence[Sequence[int]],
-    flows: Sequence[Sequence[int]],
-    most: Sequence[int],
-    room: Sequence[int],
-) -> list[tuple[int, int]] | None:
-    """Return (source, sink) steps to a sink with room; between two steps the later source gives up the former sink.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Network:
+    """Sources and sinks, what goes from each to each, what one unit of it costs, and how much of it there may be."""
 
-    Bellman-Ford: what is given up saves its cost, so that there are negative ones.
-    """
-    best: dict[int, int] = {}
-    reached_by: dict[int, int] = {}  # the source that a sink is reached from
-    at: dict[int, int] = {source: 0}
-    through: dict[int, int] = {}  # the sink that a source was asked to give up
-    active = [source]
-    while active:
-        changed: dict[int, None] = {}
-        for i in active:
-            for j, cost in enumerate(costs[i]):
-                if flows[i][j] < most[i] and at[i] + cost < best.get(j, at[i] + cost + 1):
-                    best[j], reached_by[j] = at[i] + cost, i
-                    changed[j] = None
-        following: dict[int, None] = {}
-        for j in changed:
-            for i in range(len(costs)):
-                if i != source and flows[i][j] and best[j] - costs[i][j] < at.get(i, best[j] - costs[i][j] + 1):
-                    at[i], through[i] = best[j] - costs[i][j], j
-                    following[i] = None
-        active = list(following)
-    open_ = [j for j in best if room[j]]
-    if not open_:
-        return None
-    j = min(open_, key=lambda sink: (best[sink], sink))
-    path: list[tuple[int, int]] = []
-    while True:
-        i = reached_by[j]
-        path.append((i, j))
-        if i == source:
-            return path[::-1]
-        j = through[i]
+    costs: Sequence[Sequence[int]]
+    most: Sequence[int]
+    flows: list[list[int]]
+
+    def cheapest_path(self, source: int, room: Sequence[int]) -> list[tuple[int, int]] | None:
+        """Return (source, sink) steps to a sink with room; from the second on, a source gives up the sink before.
+
+        Bellman-Ford: what is given up saves its cost, so that there are negative ones.
+        """
+        at = {source: 0}
+        to: dict[int, int] = {}
+        reached_by: dict[int, int] = {}  # the source that a sink is reached from
+        gives_up: dict[int, int] = {}  # the sink that a source is asked to give up
+        active = [source]
+        while active:
+            reached: dict[int, None] = {}
+            for i in active:
+                for j in self._open(i):
+                    if j not in to or at[i] + self.costs[i][j] < to[j]:
+                        to[j], reached_by[j] = at[i] + self.costs[i][j], i
+                        reached[j] = None
+            asked: dict[int, None] = {}
+            for j in reached:
+                for i in self._users(j, but=source):
+                    if i not in at or to[j] - self.costs[i][j] < at[i]:
+                        at[i], gives_up[i] = to[j] - self.costs[i][j], j
+                        asked[i] = None
+            active = list(asked)
+        ends = [j for j in to if room[j]]
+        if not ends:
+            return None
+        path = [(reached_by[j := min(ends, key=lambda sink: (to[sink], sink))], j)]
+        while path[-1][0] != source:
+            j = gives_up[path[-1][0]]
+            path.append((reached_by[j], j))
+        return path[::-1]
+
+    def push(self, path: Sequence[tuple[int, int]], amount: int) -> int:
+        """Send so much, or as much as the path takes, along it; return how much that is."""
+        for i, j in path:
+            amount = min(amount, self.most[i] - self.flows[i][j])
+        given_up = [(i, before) for (_, before), (i, _) in pairwise(path)]
+        for i, j in given_up:
+            amount = min(amount, self.flows[i][j])
+        for i, j in path:
+            self.flows[i][j] += amount
+        for i, j in given_up:
+            self.flows[i][j] -= amount
+        return amount
+
+    def _open(self, i: int) -> list[int]:
+        return [j for j, flow in enumerate(self.flows[i]) if flow < self.most[i]]
+
+    def _users(self, j: int, *, but: int) -> list[int]:
+        return [i for i, row in enumerate(self.flows) if row[j] and i != but]

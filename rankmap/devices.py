@@ -6,6 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from rankmap.assignment import assign
+from rankmap.layout_parts import Level
+from rankmap.processors import objects_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,15 +53,14 @@ def nearest_gpus(
 
 
 def distance(topology: NodeTopology, gpu: Gpu, cpus: CpuSet) -> int:
-    """Return how far these CPUs are from a GPU: 0 they are close to it, 1 in its NUMA domain, else the NUMA distance.
+    """Return how far these CPUs are from a GPU: 0 in its L3, 1 else close to it or in its domain, else NUMA distance.
 
     0 too where nobody knows what the GPU is close to.
     """
-    if gpu.cpus:
-        if not gpu.cpus.isdisjoint(cpus):
-            return 0
-    elif not gpu.numa:
+    if not gpu.cpus and not gpu.numa:
         return 0
+    if not gpu.cpus.isdisjoint(cpus):
+        return int(not any(gpu.cpus.issubset(cache) for cache in objects_of(topology, Level.L3CACHE)))
     own = {i: d for i, d in enumerate(topology.numa_domains) if d.local and not d.cpus.isdisjoint(cpus)}
     if any(domain.os_index in gpu.numa for domain in own.values()):
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
+from rankmap.layout_devices import GpuRule
 from rankmap.layout_parts import Level, Order, Pattern
 from rankmap.runs import length, locate
 
@@ -97,7 +98,7 @@ def _object(spec: LayoutSpec, node: NodeDecisions, local: int) -> Iterator[str]:
     """Say which object the rank was mapped to, and why that one."""
     kind = node.kind
     item = kind.objects[local]
-    if spec.map_by.pattern in {Pattern.AUTO, Pattern.RS}:
+    if spec.map_by.pattern in {Pattern.AUTO, Pattern.GPU, Pattern.RS}:
         yield from _domain(spec, node)
         if spec.map_by.pattern is Pattern.RS:
             yield f"resource set: number {item} of the node, with {spec.map_by.pe} cores for {spec.map_by.count} ranks"
@@ -120,7 +121,9 @@ def _domain(spec: LayoutSpec, node: NodeDecisions) -> Iterator[str]:
     n_taken, what = len(node.kind.ranks), "rank"
     if spec.map_by.pattern is Pattern.RS:
         n_taken, what = n_taken // (spec.map_by.count or 1), "resource set"
-    if len(domains) > 1:
+    if spec.n_gpus and node.kind.beside_gpus:
+        yield f"place: {n_taken} ranks go where the {len(ground.gpus)} GPUs are, in proportion, each near one of them"
+    elif len(domains) > 1:
         rule = "in proportion to their free processors"
         if n_taken < len(domains):
             rule = (
@@ -153,7 +156,19 @@ def _processors(decisions: Decisions, part: PartDecisions, node: NodeDecisions, 
         why_shared = "overload-allowed" if part.spec.binding.overload else f"there are more ranks than {unit}s"
         yield f"  shared with local rank {shared}: {why_shared}"
     if gpus := kind.ranks[local].gpus:
-        yield f"GPUs: {','.join(gpus)}: the nearest to the cores of its resource set that were left"
+        yield f"GPUs: {','.join(gpus)}: {_gpu_choice(part.spec)}"
+
+
+def _gpu_choice(spec: LayoutSpec) -> str:
+    """Say why these GPUs."""
+    rule = GpuRule.CLOSEST if spec.gpu_bind is None else spec.gpu_bind.rule
+    if rule is not GpuRule.CLOSEST:
+        return f"by --gpu-bind {spec.gpu_bind}"
+    whose = "the cores of its resource set" if spec.map_by.gpus else "its cores"
+    shared = ""
+    if spec.share_gpus or (spec.ranks_per_gpu or 1) > 1:
+        shared = ", shared evenly" if spec.share_gpus else f", {spec.ranks_per_gpu} ranks on one at most"
+    return f"near {whose}, so that the distances of all ranks of the node add up to the least{shared}"
 
 
 def _owners(

@@ -11,7 +11,7 @@ from rankmap.codec import Json, decode, encode
 from rankmap.cpuset import CpuSet
 from rankmap.errors import UsageError
 from rankmap.hostlist import fold, items
-from rankmap.layout_devices import GpuBind
+from rankmap.layout_devices import GpuBind  # noqa: TC001 - the codec reads the type hints at run time
 from rankmap.layout_parts import BindTo, Level, MapBy, Pattern, RankBy, ReservePer
 
 if TYPE_CHECKING:

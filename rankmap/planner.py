@@ -194,6 +194,8 @@ def _as_written(
 def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken], *, first_rank: int) -> PartDecisions:
     rule = _RULES[spec.map_by.pattern]
     sites = _sites(allocation, spec, taken)
+    if spec.n_gpus > max(len(site.ground.gpus) for site in sites):
+        raise _too_few_gpus(spec, sites)
     try:
         mapped = rule(allocation, spec, sites)
     except PlacementError:
@@ -214,6 +216,16 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken],
         nodes=tuple(nodes),
         unused=tuple(site for site in sites if site.node_index not in with_ranks),
     )
+
+
+def _too_few_gpus(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
+    """Return the error for ranks that want more GPUs than any node has."""
+    most = max(len(site.ground.gpus) for site in sites)
+    has = "no node has a free GPU"
+    if most:
+        has = f"no node has more than {counted(most, 'free GPU')}"
+    hint = f"ask for {counted(most, 'GPU')} at most" if most else "see `rankmap topo`; leave out what asks for GPUs"
+    return PlacementError(f"{spec}: {counted(spec.n_gpus, 'GPU')} for each rank, and {has}", hint=hint)
 
 
 def _given_gpus(allocation: Allocation, spec: LayoutSpec, mapped: Mapped) -> Mapped:

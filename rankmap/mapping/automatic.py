@@ -12,7 +12,7 @@ from rankmap.devices import gpu_ids, nearest_gpus
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
 from rankmap.layout_parts import MapBy, Order, Pattern, RankBy
-from rankmap.mapping.dealing import deal, rooms
+from rankmap.mapping.dealing import deal, enough_gpus, rooms
 from rankmap.mapping.default import arrange
 from rankmap.mapping.gpus import beside_gpus
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
@@ -39,7 +39,7 @@ def automatic(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Site]) -
     if spec.map_by.pattern is Pattern.RS:
         return _resource_sets(allocation, spec, sites)
     counts = deal(spec, rooms(sites, cpus_per_rank=spec.processors_per_rank))
-    if counts is None:
+    if counts is None or not enough_gpus(counts, sites):
         raise refusal(spec, sites)
     kinds = Kinds(partial(_kind, allocation, spec))
     for site, count in zip(sites, counts, strict=True):
@@ -156,4 +156,5 @@ def _kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) -> N
         objects=tuple(domain_of[id(ground.processors[block[0]])] for block in chosen),
         ranks=placements(topology, [bound(ground, c, binding) for c in chosen]),
         object_name="NUMA domain",
+        beside_gpus=near is not None,
     )

@@ -11,7 +11,7 @@ from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
 from rankmap.layout_parts import BindTo, Level, Order, Pattern, RankBy, wider
 from rankmap.mapping.apportion import proportional
-from rankmap.mapping.dealing import MAX_ON_NODE
+from rankmap.mapping.dealing import MAX_ON_NODE, enough_gpus
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
 from rankmap.mapping.patterns import Room, share
 from rankmap.mapping.refusal import counted, unit
@@ -43,7 +43,7 @@ def by_pattern(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Site]) 
     objects = {ground: ground.objects(level) for ground in dict.fromkeys(site.ground for site in sites)}
     there = _rooms(spec, sites, objects)
     shared = _counts(spec, there)
-    if shared is None:
+    if shared is None or not enough_gpus([sum(counts) for counts in shared], sites):
         raise _refusal(spec, sites, objects, there)
     kinds = Kinds(partial(_kind, allocation, spec, objects))
     for site, counts in zip(sites, shared, strict=True):
@@ -174,7 +174,8 @@ def _refusal(
         wide = counted(sizes[-1], f"free {unit(spec)}")
         if len(sizes) > 1:
             wide = f"{sizes[0]} to {wide}"
-        lines.append(f"  {fold(hosts)}: {len(here)} x {level or 'node'} with {wide}")
+        gpus = f", {counted(len(ground.gpus), 'free GPU')}" if spec.n_gpus else ""
+        lines.append(f"  {fold(hosts)}: {len(here)} x {level or 'node'} with {wide}{gpus}")
     fitting = [words for words, near in _nearby(spec, fits) if _holds(near, sites, objects)]
     return PlacementError(
         "\n".join(lines), hint=f"these fit: {' | '.join(fitting)}" if fitting else "see `rankmap topo`"
@@ -196,7 +197,8 @@ def _holds(spec: LayoutSpec, sites: Sequence[Site], objects: dict[Ground, Object
     """Return whether the nodes have room for this request."""
     if spec.oversubscribe and not (spec.may_share or spec.binding == BindTo()):
         return False
-    return _counts(spec, _rooms(spec, sites, objects)) is not None
+    counts = _counts(spec, _rooms(spec, sites, objects))
+    return counts is not None and enough_gpus([sum(count) for count in counts], sites)
 
 
 def _too_narrow(spec: LayoutSpec, each: int, widest: int, shared: Sequence[str]) -> PlacementError:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rankmap.layout import LayoutSpec
     from rankmap.processors import Ground
 
-__all__ = ["MAX_ON_NODE", "Site", "deal", "nodes_taken", "rooms"]
+__all__ = ["MAX_ON_NODE", "Site", "deal", "enough_gpus", "nodes_taken", "rooms"]
 
 MAX_ON_NODE = 4 * 1024 * 1024
 """No Linux host has more processes. Source: linux, include/linux/threads.h, PID_MAX_LIMIT."""
@@ -68,6 +68,12 @@ def deal(spec: LayoutSpec, room: Sequence[int]) -> tuple[int, ...] | None:
     counts = [min(spec.ranks_per_node, max(0, left - i * spec.ranks_per_node)) for i in range(len(room))]
     fits = all(count <= r or (spec.oversubscribe and r) for count, r in zip(counts, room, strict=True))
     return tuple(counts) if fits else None
+
+
+def enough_gpus(counts: Sequence[int], sites: Sequence[Site]) -> bool:
+    """Return whether no site has more ranks than its GPUs are enough for; cores that are shared do not change that."""
+    pairs = zip(counts, sites, strict=True)
+    return all(not site.by_gpus or site.slots is None or count <= site.slots for count, site in pairs)
 
 
 def nodes_taken(n_ranks: int, ranks_per_node: int) -> int:

@@ -32,6 +32,7 @@ class NodeKind:
         objects: Which object each rank was mapped to, of those that ``object_name`` names.
         ranks: Where each rank is.
         object_name: What the objects are.
+        beside_gpus: Whether the processors were chosen for the GPUs that they are near to.
     """
 
     ground: Ground
@@ -39,6 +40,7 @@ class NodeKind:
     objects: tuple[int, ...]
     ranks: tuple[LocalPlacement, ...]
     object_name: str
+    beside_gpus: bool = False
 
     @property
     def taken(self) -> CpuSet:

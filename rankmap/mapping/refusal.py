@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
-from rankmap.mapping.dealing import deal, nodes_taken, rooms
+from rankmap.mapping.dealing import deal, enough_gpus, nodes_taken, rooms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,7 +72,8 @@ def unit(spec: LayoutSpec) -> str:
 
 def _fits(spec: LayoutSpec, sites: Sequence[Site]) -> bool:
     kept = [site for site in sites if site.host not in spec.exclude_hosts]
-    return deal(spec, rooms(kept, cpus_per_rank=spec.processors_per_rank)) is not None
+    counts = deal(spec, rooms(kept, cpus_per_rank=spec.processors_per_rank))
+    return counts is not None and enough_gpus(counts, kept)
 
 
 def _problems(spec: LayoutSpec, sites: Sequence[Site], room: Sequence[int]) -> Iterator[str]:
