@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rankmap.cpuset import CpuSet
     from rankmap.topology import Gpu, NodeTopology
 
-__all__ = ["gpu_ids", "nearest_gpus"]
+__all__ = ["distance", "gpu_environment", "gpu_ids", "nearest_gpus"]
 
 _SAME_DOMAIN, _SAME_PACKAGE, _ELSEWHERE = 10, 20, 40
 """NUMA distances (ACPI SLIT) where a node does not say its own: of one domain, in one package, anywhere."""
@@ -31,6 +31,30 @@ def gpu_ids(topology: NodeTopology) -> tuple[str, ...]:
         roots = {address: root for root, address in enumerate(of_card)}
         return tuple(f"{roots[gpu.pci_address]}.{gpu.partition}" for gpu in topology.gpus)
     return tuple(map(str, range(len(topology.gpus))))
+
+
+def gpu_environment(topology: NodeTopology, gpus: Sequence[int]) -> tuple[tuple[str, str], ...]:
+    """Return the variables with which a rank sees only these GPUs, given as positions in ``topology.gpus``.
+
+    NVIDIA's indices count in PCI order, so that order is asked for too. HIP counts what ROCr has left: all of it.
+
+    Source: as discovery/visible_gpus.py.
+    """
+    if not gpus:
+        return ()
+    names = gpu_ids(topology)
+    tokens = [topology.gpus[i].token or names[i] for i in gpus]
+    shown = ",".join(tokens)
+    match topology.gpus[gpus[0]].vendor:
+        case "NVIDIA":
+            order = (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),) if all(token.isdecimal() for token in tokens) else ()
+            return (*order, ("CUDA_VISIBLE_DEVICES", shown))
+        case "AMD":
+            return (("ROCR_VISIBLE_DEVICES", shown), ("HIP_VISIBLE_DEVICES", ",".join(map(str, range(len(gpus))))))
+        case "Intel":
+            return (("ZE_AFFINITY_MASK", shown),)
+        case _:
+            return ()
 
 
 def nearest_gpus(

@@ -142,6 +142,7 @@ class Gpu:
     Its identity is its UUID, or its PCI address plus partition (several MI300A partitions share one address).
     ``names`` are the device names that the APIs use for it (cuda0, nvml0, rsmi3, card1); ``cpus`` and ``numa``
     what it is close to (``cpus`` is empty where that is unknown). ``vendor`` is "NVIDIA", "AMD", "Intel" or "".
+    ``token`` is what the vendor's variable calls it in the environment at hand; "" on recorded nodes.
     """
 
     pci_address: str
@@ -153,6 +154,7 @@ class Gpu:
     names: tuple[str, ...] = ()
     cpus: CpuSet = CpuSet()
     numa: tuple[OsIndex, ...] = ()
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from rankmap.cpuset import CpuSet
 from rankmap.discovery import hwloc
 from rankmap.discovery.hwloc_xml import parse
+from rankmap.discovery.visible_gpus import with_visible_gpus
 from rankmap.errors import AllocationError, UsageError
 from rankmap.topology import Allocation, Node, NodeTopology
 
@@ -122,12 +123,15 @@ def this_host_xml(environ: Mapping[str, str]) -> str:
 
 
 def this_host(environ: Mapping[str, str]) -> NodeTopology:
-    """Return this host; usable are the CPUs that its cgroup and this process's affinity mask both allow.
+    """Return this host as a program in this environment has it.
+
+    Usable are the CPUs that its cgroup and this process's affinity mask both allow; GPUs that a mask hides are left
+    out.
 
     Raises:
-        AllocationError: There is no libhwloc, or it cannot read this host.
+        AllocationError: There is no libhwloc, or it cannot read this host; or a mask of GPUs makes no sense.
     """
-    topology = parse(hwloc.live_xml(environ), source=_THIS_HOST)
+    topology = with_visible_gpus(parse(hwloc.live_xml(environ), source=_THIS_HOST), environ)
     return topology.restricted(CpuSet.of(os.sched_getaffinity(0)))
 
 

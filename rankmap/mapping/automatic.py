@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rankmap.binding import bound
-from rankmap.devices import gpu_ids, nearest_gpus
+from rankmap.devices import gpu_environment, gpu_ids, nearest_gpus
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
 from rankmap.layout_parts import MapBy, Order, Pattern, RankBy
@@ -124,8 +124,14 @@ def _set_kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) 
         given = nearest_gpus(topology, blocks, each=spec.map_by.gpus, free=site.ground.gpus)
         assert given is not None  # noqa: S101 - there was room
         ids = gpu_ids(topology)
-        gpus = [tuple(ids[gpu] for gpu in each_gpu) for each_gpu in given]
-        ranks = tuple(replace(rank, gpus=gpus[i // each]) for i, rank in enumerate(ranks))
+        ranks = tuple(
+            replace(
+                rank,
+                gpus=tuple(ids[gpu] for gpu in given[i // each]),
+                env=gpu_environment(topology, given[i // each]),
+            )
+            for i, rank in enumerate(ranks)
+        )
     return NodeKind(
         ground=site.ground,
         chosen=tuple(chosen),

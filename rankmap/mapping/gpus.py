@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rankmap.devices import gpu_ids, nearest_gpus
+from rankmap.devices import gpu_environment, gpu_ids, nearest_gpus
 from rankmap.errors import PlacementError
 from rankmap.layout_devices import GpuBind, GpuRule
 from rankmap.layout_parts import Pattern
@@ -112,7 +112,7 @@ def with_gpus(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: st
         msg = f"{asked} on {host}, which has {counted(len(kind.ground.gpus), 'free GPU')}"
         raise PlacementError(msg, hint="ask for fewer ranks or GPUs, or --share-gpus")
     ranks = [
-        replace(rank, gpus=tuple(ids[gpu] for gpu in sorted(gpus)))
+        replace(rank, gpus=tuple(ids[gpu] for gpu in gpus), env=gpu_environment(topology, gpus))
         for rank, gpus in zip(kind.ranks, given, strict=True)
     ]
     order = list(range(len(ranks)))

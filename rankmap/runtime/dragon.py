@@ -59,10 +59,14 @@ class LiveNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankStart:
-    """Where one rank starts: Dragon's name of the node and PU os indices (never empty: Dragon reads that as all)."""
+    """Where one rank starts: Dragon's name of the node, PU os indices (never empty: Dragon reads that as all), GPUs.
+
+    ``gpus`` are ids of the node's as Dragon has them; empty leaves the rank all that there are.
+    """
 
     node_name: str
     cpus: tuple[int, ...]
+    gpus: tuple[str, ...] = ()
 
 
 def connect() -> None:
@@ -149,7 +153,12 @@ def check_starts(starts: Iterable[RankStart], nodes: Iterable[LiveNode]) -> None
 
 def policy(start: RankStart) -> Policy:
     """Return the explicit Dragon Policy of one rank: this node, these CPUs, nothing left to Dragon's choice."""
-    return Policy(placement=Policy.Placement.HOST_NAME, host_name=start.node_name, cpu_affinity=list(start.cpus))
+    return Policy(
+        placement=Policy.Placement.HOST_NAME,
+        host_name=start.node_name,
+        cpu_affinity=list(start.cpus),
+        gpu_affinity=[int(gpu) if gpu.isdecimal() else gpu for gpu in start.gpus],
+    )
 
 
 def policies(plan: Plan) -> list[Policy]:
@@ -161,7 +170,9 @@ def policies(plan: Plan) -> list[Policy]:
     nodes = live_nodes() if in_dragon() else ()
     # On one node Dragon calls the host "localhost", whatever its name.
     names = {os.uname().nodename: nodes[0].name} if len(nodes) == 1 else {}
-    starts = [RankStart(node_name=name, cpus=tuple(cpus)) for name, cpus in rank_places(plan, names)]
+    starts = [
+        RankStart(node_name=name, cpus=tuple(cpus), gpus=tuple(gpus)) for name, cpus, gpus in rank_places(plan, names)
+    ]
     if nodes:
         check_starts(starts, nodes)
     return [policy(start) for start in starts]

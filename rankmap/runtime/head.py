@@ -103,7 +103,9 @@ class Head:
         """Start the ranks."""
         from rankmap.runtime.dragon import Group, RankStart  # noqa: PLC0415 - see run
 
-        starts = [RankStart(node_name=node, cpus=tuple(cpus)) for node, cpus in message["starts"]]
+        starts = [
+            RankStart(node_name=node, cpus=tuple(cpus), gpus=tuple(gpus)) for node, cpus, gpus in message["starts"]
+        ]
         self.group = Group.start(
             starts, backend=message["backend"], socket_path=message["socket"], python=sys.executable
         )

@@ -92,7 +92,6 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         for argv in commands
     ]
     plan = plan_for(Allocation.of(((host, topology),)))
-    _require_no_gpus(plan)
     inside = in_runtime(environ)
     libpmix = None if options.pmi in {Pmi.NONE, Pmi.CRAY} else find_libpmix(environ)
     path = str(libpmix.path) if libpmix else ""
@@ -146,19 +145,6 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         return Supervisor(request, control, start).run()
     finally:
         control.remove()
-
-
-def _require_no_gpus(plan: Plan) -> None:
-    """Raise where ranks are planned with GPUs: they would not be told which.
-
-    Raises:
-        RuntimeUnusableError: A rank has GPUs.
-    """
-    if any(local.gpus for layout in plan.layouts for local in layout.ranks):
-        msg = "the plan gives ranks GPUs, and rankmap cannot hand them over yet"
-        raise RuntimeUnusableError(
-            msg, hint="plan without g=, and choose the GPU in the application (RANKMAP_LOCAL_RANK)"
-        )
 
 
 def _common(applications: Sequence[application.Application], uses: Sequence[mpi_library.MpiUse]) -> mpi_library.MpiUse:

@@ -46,8 +46,8 @@ def live_allocation(
     return Allocation(shapes=(both,), nodes=(live,)), {host: node["name"]}
 
 
-def rank_places(plan: Plan, names: Mapping[str, str]) -> list[tuple[str, list[int]]]:
-    """Return Dragon's name of the node and the PU os indices of each rank, in rank order.
+def rank_places(plan: Plan, names: Mapping[str, str]) -> list[tuple[str, list[int], list[str]]]:
+    """Return Dragon's name of the node, the PU os indices and the GPU ids of each rank, in rank order.
 
     A rank that the plan does not bind gets all that its node lets us use: Dragon reads no CPUs as all there are.
 
@@ -59,6 +59,7 @@ def rank_places(plan: Plan, names: Mapping[str, str]) -> list[tuple[str, list[in
         (
             names.get(placement.host, placement.host),
             list(placement.cpus or plan.allocation.topology(placement.node_index).usable),
+            list(placement.gpus),
         )
         for placement in plan.iter_ranks()
     ]
