@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Observation:
         host: The name that its host gives itself (uname(2)).
         pid: Its process id on that host.
         cpus: PU os indices that it may use, read in the rank before the application ran (sched_getaffinity(2)).
-        gpu_variables: The GPU visibility variables that were set, by name.
+        gpu_variables: The GPU visibility variables that the application got, by name; None before it was started.
         threads: Its threads when it was last looked at while running; empty when it ended before that.
     """
 
@@ -38,5 +38,5 @@ class Observation:
     host: str
     pid: int
     cpus: CpuSet
-    gpu_variables: Mapping[str, str] = field(default_factory=dict)
+    gpu_variables: Mapping[str, str] | None = None
     threads: tuple[ThreadObservation, ...] = ()

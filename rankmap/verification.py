@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rankmap.devices import gpu_ids
 from rankmap.report import Finding, RankReport, Report, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rankmap.observe import Observation
     from rankmap.placement import Plan, RankPlacement
@@ -17,11 +18,14 @@ __all__ = ["SLUGS", "verify"]
 
 SLUGS = {
     "cpus-differ": "the rank may use other CPUs than planned",
+    "gpus-differ": "the rank sees other GPUs than planned",
     "host-differs": "the rank runs on another host than planned",
     "thread-outside-cpus": "a thread of the running rank may use CPUs outside the rank's own",
     "unobserved": "the rank was never looked at",
 }
 """Every kind of finding and its meaning; docs/findings.md has an entry for each."""
+
+_GPU_VARIABLES = frozenset({"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"})
 
 
 def verify(
@@ -58,8 +62,11 @@ def _rank_report(planned: RankPlacement, topology: NodeTopology, seen: Observati
 
 def _observed(seen: Observation, topology: NodeTopology) -> dict[str, Any]:
     # No variable set: every GPU is visible, which is none where the node has none.
-    unmasked: list[str] | None = None if topology.gpus else []
-    mask = next(iter(seen.gpu_variables.values()), None)
+    gpus: list[str] | None = None if topology.gpus else []
+    mask = next(iter((seen.gpu_variables or {}).values()), None)
+    if mask is not None:
+        names = dict(zip([gpu.token for gpu in topology.gpus], gpu_ids(topology), strict=True))
+        gpus = [names.get(token, token) for token in mask.split(",") if token]
     return {
         "host": seen.host,
         "pid": seen.pid,
@@ -69,7 +76,7 @@ def _observed(seen: Observation, topology: NodeTopology) -> dict[str, Any]:
             for domain in topology.numa_domains
             if domain.local and not domain.cpus.isdisjoint(seen.cpus)
         ],
-        "gpus": unmasked if mask is None else [gpu for gpu in mask.split(",") if gpu],
+        "gpus": gpus,
         "mem": None,
         "threads": len(seen.threads),
     }
@@ -90,7 +97,18 @@ def _findings(planned: RankPlacement, seen: Observation | None) -> list[Finding]
             for thread in seen.threads
             if not thread.cpus.issubset(allowed)
         ]
+    found += _gpu_findings(planned, seen.gpu_variables)
     return found
+
+
+def _gpu_findings(planned: RankPlacement, variables: Mapping[str, str] | None) -> Iterator[Finding]:
+    """Yield each variable that would show a rank other GPUs than its own; None: it has not been started."""
+    if variables is None or not planned.gpus:
+        return
+    for name, value in planned.env:
+        if name in _GPU_VARIABLES and variables.get(name) != value:
+            found = f"{name}={variables[name]}" if name in variables else f"no {name}"
+            yield _error("gpus-differ", f"{name}={value}", found)
 
 
 def _error(slug: str, expected: str, observed: str) -> Finding:

@@ -68,8 +68,8 @@ class Checker:
         seen = {rank.number: rank.seen for rank in self._ranks if rank.seen is not None}
         return verify(self._plan, seen, services=[service.to_dict() for service in services])
 
-    def check_start(self) -> None:
-        """Compare what the shims saw with the plan."""
+    def check(self) -> None:
+        """Compare what is known of the ranks with the plan."""
         if self._mode is not Verify.OFF:
             self._judge(self.report())
 

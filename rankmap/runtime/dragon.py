@@ -157,7 +157,7 @@ def policy(start: RankStart) -> Policy:
         placement=Policy.Placement.HOST_NAME,
         host_name=start.node_name,
         cpu_affinity=list(start.cpus),
-        gpu_affinity=[int(gpu) if gpu.isdecimal() else gpu for gpu in start.gpus],
+        gpu_affinity=[int(gpu) if gpu.isdecimal() else gpu for gpu in start.gpus],  # empty: all that there are
     )
 
 

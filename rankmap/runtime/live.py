@@ -49,17 +49,19 @@ def live_allocation(
 def rank_places(plan: Plan, names: Mapping[str, str]) -> list[tuple[str, list[int], list[str]]]:
     """Return Dragon's name of the node, the PU os indices and the GPU ids of each rank, in rank order.
 
-    A rank that the plan does not bind gets all that its node lets us use: Dragon reads no CPUs as all there are.
+    A rank that the plan does not bind gets all that its node lets us use: Dragon reads no CPUs as all there are. GPUs
+    that Dragon does not know (it has found no library of the vendor's) are left to the variables that the rank gets.
 
     Args:
         plan: Where the ranks go.
         names: Dragon's names of hosts, where they differ from ours.
     """
+    dragon_has = [node.gpu_ids for node in plan.allocation.nodes]
     return [
         (
             names.get(placement.host, placement.host),
             list(placement.cpus or plan.allocation.topology(placement.node_index).usable),
-            list(placement.gpus),
+            list(placement.gpus) if {*placement.gpus} <= {*(dragon_has[placement.node_index] or ())} else [],
         )
         for placement in plan.iter_ranks()
     ]

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
@@ -62,11 +62,15 @@ class RankProcess:
             host=message["host"],
             pid=message["pid"],
             cpus=CpuSet.of(message["cpus"]),
-            gpu_variables=message["gpus"],
         )
         self.pmi_ports = server_ports(message["pmix_uris"])
         with suppress(ProcessLookupError):
             self.pidfd = os.pidfd_open(message["pid"])
+
+    def goes(self, message: Message) -> None:
+        """Take over what the shim gives the application."""
+        assert self.seen is not None  # noqa: S101 - it has reported
+        self.seen = replace(self.seen, gpu_variables=message["gpus"])
 
     def end(self, number: signal.Signals) -> None:
         """Send this signal to the process; a shim that waits for leave is told to stop instead, unless it is SIGKILL.

@@ -1,9 +1,10 @@
 """The exec shim: starts in a rank's place, says what it sees, gets leave to go, and becomes the application.
 
 Run as ``python -I -S -B shim.py SOCKET RANK`` by Dragon, with the affinity that Dragon gave the rank. It tells the
-supervisor its pid, host, CPUs and GPU variables; the answer holds the application's command, working directory and
-environment changes, with the file descriptors for stdout and stderr (and stdin) beside it. The application keeps
-the pid. A shim that is told to stop, or whose supervisor is gone, ends without starting anything.
+supervisor its pid, host and CPUs; the answer holds the application's command, working directory and environment
+changes, with the file descriptors for stdout and stderr (and stdin) beside it. The last word is which GPU variables
+the application gets. It keeps the pid. A shim that is told to stop, or whose supervisor is gone, ends without starting
+anything.
 
 Standard library only and few modules of it: this runs once per rank before the application may start
 (``make bench`` holds it to 30 ms of CPU), so it speaks the protocol of wire.py without importing that.
@@ -34,8 +35,7 @@ NO_START = 123
 def see(rank: int) -> dict[str, Any]:
     """Return what this process is really like, before the application has run a single instruction.
 
-    ``cpus`` are PU os indices (sched_getaffinity(2)), ``gpus`` the GPU variables that are set, ``pmix_uris`` where the
-    PMIx server listens.
+    ``cpus`` are PU os indices (sched_getaffinity(2)), ``pmix_uris`` where the PMIx server listens.
     """
     return {
         "kind": "shim",
@@ -43,7 +43,6 @@ def see(rank: int) -> dict[str, Any]:
         "pid": os.getpid(),
         "host": os.uname().nodename,
         "cpus": sorted(os.sched_getaffinity(0)),
-        "gpus": {name: os.environ[name] for name in GPU_VARIABLES if name in os.environ},
         "pmix_uris": [value for name, value in os.environ.items() if name.startswith("PMIX_SERVER_URI")],
     }
 
@@ -90,12 +89,13 @@ def environment(changes: dict[str, Any]) -> dict[str, str]:
     return env
 
 
-def become(row: dict[str, Any], fds: list[int]) -> None:
-    """Replace this process by the application of this row; returns only by an OSError.
+def become(sock: socket, rank: int, row: dict[str, Any], fds: list[int]) -> None:
+    """Say which GPU variables the application gets, and replace this process by it; returns only by an OSError.
 
     Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays ignored over exec, so both are set back.
     """
     env = environment(row["env"])
+    send(sock, {"kind": "goes", "rank": rank, "gpus": {name: env[name] for name in GPU_VARIABLES if name in env}})
     if row["slack_ns"]:  # Dragon's processes were given a large timer slack, which is inherited
         try:
             with open("/proc/self/timerslack_ns", "w") as file:  # noqa: PTH123 - pathlib costs 5 ms
@@ -136,7 +136,7 @@ def main(path: str, rank: int) -> int:
         return NO_START
     # The application's exec closes the socket: the supervisor reads its end as "it runs".
     try:
-        become(row, fds)
+        become(sock, rank, row, fds)
     except OSError as error:
         failure = {"kind": "failed", "rank": rank, "errno": error.errno, "path": error.filename or row["path"]}
         send(sock, {**failure, "what": "application"})

@@ -310,7 +310,7 @@ class Supervisor:
     def _start_applications(self) -> None:
         """Give the ranks leave to go, if they are where the plan says."""
         assert self.checker is not None  # noqa: S101
-        self.checker.check_start()
+        self.checker.check()
         if self.ending.outcome is None:
             assert self.plan is not None  # noqa: S101
             assert self.output is not None  # noqa: S101
@@ -324,6 +324,9 @@ class Supervisor:
     def _on_rank_message(self, rank: RankProcess, connection: Connection) -> None:
         messages = connection.receive()
         for message in messages or ():
+            if message["kind"] == "goes":
+                rank.goes(message)
+                continue
             status, why = start_failure(message["what"], message["path"], message["errno"])
             rank.ended_by_us = True
             self._end(Outcome(status=status, reason=f"rank {rank.number} on {self.request.host}: {why}"))
@@ -332,6 +335,7 @@ class Supervisor:
             rank.connection = None
             rank.running = rank.released and not rank.ended_by_us
             if self.checker is not None and all(other.running or other.ended for other in self.ranks):
+                self.checker.check()
                 self.checker.look_later(self.loop)
 
     def _on_rank_end(self, rank: RankProcess) -> None:

@@ -37,8 +37,11 @@ class Started:
         return self.process.wait(timeout=30)
 
     def messages(self) -> list[Message] | None:
-        """Return what it says next; None is the end."""
-        return self.connection.receive()
+        """Return what it says next, but for the GPU variables that the application gets; None is the end."""
+        said = self.connection.receive()
+        if said is None or said[0]["kind"] != "goes":
+            return said
+        return said[1:] or self.connection.receive()
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def become(started: Started, message: Message, stdin: Sequence[int] = ()) -> tup
 
 
 def test_it_reports_what_it_sees(start: Callable[[], Started]) -> None:
-    """Rank, pid, host, CPUs and GPU variables, before anything of the application has run."""
+    """Rank, pid, host and CPUs, before anything of the application has run."""
     cpu = min(os.sched_getaffinity(0))
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpu})
@@ -103,7 +106,7 @@ def test_it_reports_what_it_sees(start: Callable[[], Started]) -> None:
     assert {"kind": "shim", "rank": 3, "pid": started.process.pid, "host": host} == {
         key: report[key] for key in ("kind", "rank", "pid", "host")
     }
-    assert ([cpu], {}, []) == (report["cpus"], report["gpus"], report["pmix_uris"])
+    assert ([cpu], []) == (report["cpus"], report["pmix_uris"])
 
 
 def test_it_reports_where_the_pmix_server_listens(
@@ -115,10 +118,16 @@ def test_it_reports_where_the_pmix_server_listens(
 
 
 @pytest.mark.parametrize("name", shim.GPU_VARIABLES)
-def test_it_reports_each_gpu_variable(name: str, start: Callable[[], Started], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the vendor calls it, and also when it is empty."""
-    monkeypatch.setitem(ENVIRONMENT, name, "")
-    assert start().report["gpus"] == {name: ""}
+def test_it_says_which_gpu_variables_the_application_gets(
+    name: str, start: Callable[[], Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the rank, not those that Dragon has set; also one that is empty."""
+    monkeypatch.setitem(ENVIRONMENT, name, "0,1,2,3")
+    monkeypatch.setitem(ENVIRONMENT, "CUDA_VISIBLE_DEVICES", "")
+    started = start()
+    become(started, row("true", **{name: "2"}))
+    expected = {"CUDA_VISIBLE_DEVICES": "", name: "2"}
+    assert started.connection.receive() == [{"kind": "goes", "rank": 3, "gpus": expected}]
 
 
 def test_it_becomes_the_application(start: Callable[[], Started], tmp_path: Path) -> None:

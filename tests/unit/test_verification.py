@@ -11,15 +11,20 @@ from rankmap.observe import Observation, ThreadObservation
 from rankmap.placement import LocalPlacement, NodeLayout, Part, Plan, PlannedNode
 from rankmap.planner import plan
 from rankmap.report import Severity, Verdict
+from rankmap.requests import request
 from rankmap.runs import Run
 from rankmap.topology import Gpu
 from rankmap.verification import SLUGS, verify
-from tests.topologies_made import allocation, made
+from tests.topologies_made import allocation, made, with_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NODE = made([[2], [2]])
+_NVIDIA = with_gpus(NODE, 0)
+WITH_GPU = plan(
+    allocation(replace(_NVIDIA, gpus=(replace(_NVIDIA.gpus[0], vendor="NVIDIA"),))), request(n_ranks=1, gpus_per_rank=1)
+)
 TWO_NODES = plan(allocation(NODE, NODE), LayoutSpec(ranks_per_node=2))
 
 
@@ -158,6 +163,22 @@ def test_services_are_passed_on() -> None:
     assert verify(TWO_NODES, {}, services=services).services == tuple(services)
 
 
+def test_other_gpus_than_planned_are_an_error() -> None:
+    """Another value, or none; before the application is started nothing is said."""
+    seen = as_planned(WITH_GPU)
+    assert Verdict.MATCH is verify(WITH_GPU, seen).verdict
+    own = {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    for variables, found in (
+        ({**own, "CUDA_VISIBLE_DEVICES": "1"}, "CUDA_VISIBLE_DEVICES=1"),
+        ({}, "no CUDA_VISIBLE_DEVICES"),
+    ):
+        (finding,) = verify(WITH_GPU, {0: replace(seen[0], gpu_variables=variables)}).ranks[0].findings
+        assert ("gpus-differ", "CUDA_VISIBLE_DEVICES=0", found) == (finding.slug, finding.expected, finding.observed)
+    report = verify(WITH_GPU, {0: replace(seen[0], gpu_variables=own)})
+    assert Verdict.MATCH is report.verdict
+    assert (report.ranks[0].observed or {})["gpus"] == report.ranks[0].planned["gpus"] == ["0"]
+
+
 def test_every_slug_that_is_found_is_listed() -> None:
     """SLUGS is complete, and says of each what it means."""
     seen = as_planned(TWO_NODES)
@@ -165,5 +186,6 @@ def test_every_slug_that_is_found_is_listed() -> None:
     threads = (ThreadObservation(tid=1, cpus=elsewhere),)
     seen[0] = replace(seen[0], host="n9", cpus=elsewhere, threads=threads)
     del seen[1]
-    assert set(SLUGS) == {slug for _, slug in slugs(TWO_NODES, seen)}
+    gpus = slugs(WITH_GPU, {0: replace(as_planned(WITH_GPU)[0], gpu_variables={})})
+    assert set(SLUGS) == {slug for _, slug in (*slugs(TWO_NODES, seen), *gpus)}
     assert all(SLUGS.values())

@@ -1,4 +1,4 @@
-"""Unit tests of rankmap.discovery.visible_gpus and the variables that ranks get: what a mask means, and what is said."""
+"""Unit tests of rankmap.discovery.visible_gpus and of the variables that ranks get: what masks mean."""
 
 from __future__ import annotations
 
