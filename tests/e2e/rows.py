@@ -55,7 +55,10 @@ class Job:
         """Return the processes of the job's runtime whose command line has this in it."""
         found = []
         for process in processes.descendants(self.process.pid):
-            line = Path(f"/proc/{process.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            try:
+                line = Path(f"/proc/{process.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended meanwhile
             if re.search(command, line) and process.pid not in self.pids:
                 found.append(process)
         return found

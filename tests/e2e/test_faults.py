@@ -337,8 +337,12 @@ import rankmap
 
 def used():
     group = os.getpgid(0)
-    pids = [name for name in os.listdir("/proc") if name.isdigit()]
-    stats = [open(f"/proc/{pid}/stat").read().rpartition(")")[2].split() for pid in pids]
+    stats = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            stats.append(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split())
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended meanwhile
     with open("/proc/self/status") as file:
         kib = next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
     return {
