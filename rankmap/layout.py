@@ -12,6 +12,7 @@ from rankmap.cpuset import CpuSet
 from rankmap.errors import UsageError
 from rankmap.hostlist import fold, items
 from rankmap.layout_devices import GpuBind  # noqa: TC001 - the codec reads the type hints at run time
+from rankmap.layout_memory import MemBind  # noqa: TC001 - as above
 from rankmap.layout_parts import BindTo, Level, MapBy, Pattern, RankBy, ReservePer
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class LayoutSpec:
         ranks_per_gpu: How many ranks may share a GPU (``--ranks-per-gpu``); None is one.
         gpu_bind: Which GPUs the ranks get (``--gpu-bind``); None is the closest.
         share_gpus: Whether as many ranks as need be may share a GPU, evenly.
+        mem_bind: Which memory the ranks' pages come from (``--mem-bind``); None is the kernel's default.
+        threads_per_rank: Threads of each rank (``--threads``), for the variables of OpenMP; None sets none.
         hostfile: The name of the file that ``hosts`` are from, for messages; "" where they are from no file.
 
     Raises:
@@ -68,6 +71,8 @@ class LayoutSpec:
     ranks_per_gpu: int | None = None
     gpu_bind: GpuBind | None = None
     share_gpus: bool = False
+    mem_bind: MemBind | None = None
+    threads_per_rank: int | None = None
     hostfile: str = ""
 
     def __post_init__(self) -> None:
@@ -78,6 +83,7 @@ class LayoutSpec:
             ("--smt", self.smt, "a core has at least one PU"),
             ("--gpus-per-rank", self.gpus_per_rank, "leave it out for ranks without GPUs"),
             ("--ranks-per-gpu", self.ranks_per_gpu, "a GPU that is used has at least one rank"),
+            ("--threads", self.threads_per_rank, "a rank has at least one thread"),
         )
         problems = [f"{option} {count}: {why}" for option, count, why in counts if count is not None and count < 1]
         problems += [
@@ -177,6 +183,8 @@ class LayoutSpec:
             ("--gpus-per-rank", self.gpus_per_rank),
             ("--ranks-per-gpu", self.ranks_per_gpu),
             ("--gpu-bind", self.gpu_bind),
+            ("--mem-bind", self.mem_bind),
+            ("--threads", self.threads_per_rank),
             ("--hosts", self._hosts() or None),
             ("--exclude-hosts", fold(self.exclude_hosts) or None),
         )

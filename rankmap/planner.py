@@ -18,6 +18,7 @@ from rankmap.layout_parts import BindTo, Level, Order, Pattern
 from rankmap.mapping.automatic import automatic
 from rankmap.mapping.by_pattern import by_pattern
 from rankmap.mapping.dealing import Site
+from rankmap.mapping.extras import with_memory_and_threads
 from rankmap.mapping.gpus import gpu_room, with_gpus
 from rankmap.mapping.listed import manual, rankfile, sequence
 from rankmap.mapping.refusal import counted
@@ -204,8 +205,8 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken],
         sites = _sites(allocation, spec, {})  # what is left is not enough: it shares with the parts before
         mapped = rule(allocation, spec, sites)
     _refuse_overload(spec, mapped)
-    if spec.n_gpus:
-        mapped = _given_gpus(allocation, spec, mapped)
+    if spec.n_gpus or spec.mem_bind is not None or spec.threads_per_rank is not None:
+        mapped = _completed(allocation, spec, mapped)
     nodes = _numbered(spec, mapped, first_rank)
     with_ranks = {node.site.node_index for node in nodes}
     return PartDecisions(
@@ -228,13 +229,15 @@ def _too_few_gpus(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
     return PlacementError(f"{spec}: {counted(spec.n_gpus, 'GPU')} for each rank, and {has}", hint=hint)
 
 
-def _given_gpus(allocation: Allocation, spec: LayoutSpec, mapped: Mapped) -> Mapped:
-    """Return the kinds with the GPUs of their ranks."""
+def _completed(allocation: Allocation, spec: LayoutSpec, mapped: Mapped) -> Mapped:
+    """Return the kinds with the GPUs, the memory policy and the threads of their ranks."""
     hosts = {index: site.host for site, index in reversed(mapped.used)}
-    kinds = [
-        with_gpus(kind, allocation.shapes[kind.ground.shape_index], spec, hosts[index])
-        for index, kind in enumerate(mapped.kinds)
-    ]
+    kinds = []
+    for index, kind in enumerate(mapped.kinds):
+        topology = allocation.shapes[kind.ground.shape_index]
+        kinds.append(
+            with_memory_and_threads(with_gpus(kind, topology, spec, hosts[index]), topology, spec, hosts[index])
+        )
     return replace(mapped, kinds=tuple(kinds))
 
 

@@ -12,6 +12,7 @@ from rankmap.errors import UsageError
 from rankmap.hostlist import expand, items
 from rankmap.layout import LayoutSpec
 from rankmap.layout_devices import GpuBind, gpu_share
+from rankmap.layout_memory import MemBind
 from rankmap.layout_parts import BindTo, MapBy, RankBy, ReservePer, TextFile
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
     ranks_per_gpu: int | None = None,
     gpu_bind: str = "",
     share_gpus: bool = False,
+    mem_bind: str = "",
+    threads_per_rank: int | None = None,
 ) -> LayoutSpec:
     """Return the request that these words make; ``rankmap plan --help`` explains each.
 
@@ -89,6 +92,8 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
         ranks_per_gpu=ranks_per_gpu if sharing is None else sharing,
         gpu_bind=GpuBind.parse(gpu_bind) if gpu_bind else None,
         share_gpus=share_gpus,
+        mem_bind=MemBind.parse(mem_bind) if mem_bind else None,
+        threads_per_rank=threads_per_rank,
     )
 
 

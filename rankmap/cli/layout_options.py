@@ -52,6 +52,15 @@ _OPTIONS = (
     ),
     click.option("--share-gpus", is_flag=True, help="Let more ranks than there are GPUs share them evenly."),
     click.option(
+        "--mem-bind",
+        default="",
+        metavar="RULE",
+        help="Where pages come from: local, none, hbm, dram, or bind:LIST, preferred:LIST, interleave:LIST.",
+    ),
+    click.option(
+        "--threads", "threads_per_rank", type=int, metavar="T", help="Threads of each rank: sets OpenMP's variables."
+    ),
+    click.option(
         "--hosts", multiple=True, metavar="LIST", help="Use only these hosts, such as n[0-3],n7; with slots n[0-3]:8."
     ),
     click.option("--exclude-hosts", multiple=True, metavar="LIST", help="Do not use these hosts."),
@@ -65,7 +74,7 @@ _OPTIONS = (
 _NAMES = frozenset(
     {"n_ranks", "ranks_per_node", "cpus_per_rank", "map_by", "rank_by", "bind_to", "smt", "oversubscribe", "reserve"}
     | {"reserve_per", "hosts", "exclude_hosts", "hostfile"}
-    | {"gpus_per_rank", "ranks_per_gpu", "gpu_bind", "share_gpus"}
+    | {"gpus_per_rank", "ranks_per_gpu", "gpu_bind", "share_gpus", "mem_bind", "threads_per_rank"}
 )
 
 

@@ -164,13 +164,16 @@ def start_failure(what: str, path: str, number: int) -> tuple[int, str]:
     """Return the exit status and the words for a shim that could not start the application.
 
     Args:
-        what: "directory" when the working directory could not be entered, else "application".
+        what: "directory" when the working directory could not be entered, "memory" when the kernel refuses the memory
+            policy, else "application".
         path: Which one.
         number: The errno.
     """
     why = f"{path}: {os.strerror(number)}"
     if what == "directory":
         return LaunchError.exit_status, f"the working directory cannot be entered: {why}"
+    if what == "memory":
+        return LaunchError.exit_status, f"the kernel refuses the memory policy {why}"
     missing = number == errno.ENOENT
     kind = ApplicationNotFoundError if missing else ApplicationNotExecutableError
     return kind.exit_status, f"the application cannot be started: {why}"

@@ -111,6 +111,7 @@ def go(
         "argv": list(application.argv),
         "cwd": application.cwd,
         "slack_ns": slack_ns,
+        "mem": placement.mem or "",
         "env": {
             "drop_paths": list(drop_paths),
             "set": {

@@ -73,10 +73,10 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Started]]:
         one.process.communicate()
 
 
-def row(*argv: str, path: str = "/bin/sh", cwd: str = "/", **env: str | None) -> Message:
+def row(*argv: str, path: str = "/bin/sh", cwd: str = "/", mem: str = "", **env: str | None) -> Message:
     """Return the leave to become this application."""
     changes = {"drop_paths": ["/ours"], "set": env}
-    return {"kind": "go", "path": path, "argv": list(argv), "cwd": cwd, "slack_ns": 60_000, "env": changes}
+    return {"kind": "go", "path": path, "argv": list(argv), "cwd": cwd, "slack_ns": 60_000, "mem": mem, "env": changes}
 
 
 def become(started: Started, message: Message, stdin: Sequence[int] = ()) -> tuple[str, str]:
@@ -272,3 +272,30 @@ def test_it_imports_next_to_nothing() -> None:
     # os, which comes with site where site is imported
     family = {"os", "os.path", "stat", "_stat", "posixpath", "genericpath", "abc", "_abc", "_collections_abc", "errno"}
     assert set(done.stdout.split()) - own - family == set()
+
+
+@pytest.mark.skipif(not Path("/proc/self/numa_maps").exists(), reason="a kernel without NUMA")
+@pytest.mark.parametrize(
+    ("policy", "shown"),
+    [
+        ("", "default"),
+        ("local", "local"),
+        ("bind:0", "bind:0"),
+        ("preferred:0", "prefer:0"),
+        ("interleave:0", "interleave:0"),
+    ],
+)
+def test_the_application_has_the_memory_policy(policy: str, shown: str, start: Callable[[], Started]) -> None:
+    """As the kernel shows it."""
+    out, _ = become(start(), row("head", "-1", "/proc/self/numa_maps", path="/usr/bin/head", mem=policy))
+    assert shown == out.split()[1]
+
+
+def test_a_memory_policy_that_the_kernel_refuses_is_said(start: Callable[[], Started]) -> None:
+    """A domain that is not there; the application is not started."""
+    started = start()
+    out, _ = become(started, row("sh", "-c", "echo started", mem="bind:63"))
+    messages = started.messages()
+    assert messages is not None
+    assert ("memory", "bind:63", "") == (messages[0]["what"], messages[0]["path"], out)
+    assert shim.NO_START == started.status()

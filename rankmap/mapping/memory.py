@@ -41,7 +41,8 @@ def memory_policy(topology: NodeTopology, bind: MemBind | None, cpus: CpuSet | N
     near = [d for d in topology.numa_domains if _is_fast(d) == fast and d.memory_bytes and not d.cpus.isdisjoint(own)]
     if not near:
         kinds = ", ".join(f"{d.os_index} ({d.subtype or 'DRAM'})" for d in topology.numa_domains)
-        msg = f"--mem-bind {bind}: {host} has no {str(bind.rule).upper()} beside CPUs {own}; its NUMA domains are {kinds}"
+        lacks = f"{host} has no {str(bind.rule).upper()} beside CPUs {own}"
+        msg = f"--mem-bind {bind}: {lacks}; its NUMA domains are {kinds}"
         raise PlacementError(msg, hint="leave it out, or name domains: --mem-bind bind:LIST")
     return f"bind:{CpuSet.of(domain.os_index for domain in near)}"
 

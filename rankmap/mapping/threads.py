@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rankmap.errors import PlacementError
+from rankmap.mapping.apportion import level
 
 if TYPE_CHECKING:
     from rankmap.cpuset import CpuSet
@@ -28,14 +29,15 @@ def thread_environment(
         return (("OMP_NUM_THREADS", str(count)),)
     cores = [[pu.os_index for pu in core.pus if pu.os_index in cpus] for core in topology.cores]
     cores = [pus for pus in cores if pus]
+    n_cpus = sum(map(len, cores))
+    if count > n_cpus:
+        msg = f"--threads {count}: a rank on {host} has CPUs {cpus}, which are {n_cpus}"
+        raise PlacementError(msg, hint=f"--threads {n_cpus}, or more cores for each rank (-c)")
     if count <= len(cores):
         each = len(cores) // count
         places = [[pu for core in cores[i * each : (i + 1) * each] for pu in core] for i in range(count)]
-    else:
-        places = [[pu] for core in cores for pu in core]
-        if count > len(places):
-            msg = f"--threads {count}: a rank on {host} has CPUs {cpus}, which are {len(places)}"
-            raise PlacementError(msg, hint=f"--threads {len(places)}, or more cores for each rank (-c)")
-        places = places[:count]
+    else:  # the hardware threads of each core, as evenly as that goes
+        used = level(count, capacities=[len(core) for core in cores])
+        places = [[pu] for core, n in zip(cores, used, strict=True) for pu in core[:n]]
     text = ",".join("{" + ",".join(map(str, place)) + "}" for place in places)
     return (("OMP_NUM_THREADS", str(count)), ("OMP_PLACES", text), ("OMP_PROC_BIND", "close"))
