@@ -20,6 +20,7 @@ SLUGS = {
     "cpus-differ": "the rank may use other CPUs than planned",
     "gpus-differ": "the rank sees other GPUs than planned",
     "host-differs": "the rank runs on another host than planned",
+    "memory-differs": "the rank's pages come from elsewhere than planned",
     "thread-outside-cpus": "a thread of the running rank may use CPUs outside the rank's own",
     "unobserved": "the rank was never looked at",
 }
@@ -77,7 +78,7 @@ def _observed(seen: Observation, topology: NodeTopology) -> dict[str, Any]:
             if domain.local and not domain.cpus.isdisjoint(seen.cpus)
         ],
         "gpus": gpus,
-        "mem": None,
+        "mem": seen.mem if seen.mem not in {"", "default"} else None,
         "threads": len(seen.threads),
     }
 
@@ -98,6 +99,8 @@ def _findings(planned: RankPlacement, seen: Observation | None) -> list[Finding]
             if not thread.cpus.issubset(allowed)
         ]
     found += _gpu_findings(planned, seen.gpu_variables)
+    if planned.mem is not None and seen.mem not in {"", planned.mem}:
+        found.append(_error("memory-differs", planned.mem, seen.mem))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.runtime.job import Verify
-from rankmap.runtime.observer import activity_of, threads_of
+from rankmap.runtime.observer import activity_of, memory_policy_of, threads_of
 from rankmap.verification import verify
 
 if TYPE_CHECKING:
@@ -87,7 +87,10 @@ class Checker:
             before: In how many of them each suspect lived in the wrong place, and how many ticks it had run by then.
         """
         seen = {rank.number: rank.seen for rank in self._ranks if rank.seen is not None and not rank.ended}
-        looked = {number: replace(one, threads=threads_of(one.pid) or one.threads) for number, one in seen.items()}
+        looked = {
+            number: replace(one, threads=threads_of(one.pid) or one.threads, mem=memory_policy_of(one.pid) or one.mem)
+            for number, one in seen.items()
+        }
         suspects: dict[_Suspect, tuple[int, int]] = {}
         for number, one in looked.items():
             allowed = self._plan.rank(number).cpus
@@ -103,7 +106,7 @@ class Checker:
         for rank in self._ranks:
             if rank.number in looked and rank.number not in doubtful:
                 rank.seen = looked[rank.number]
-        if guilty:
+        if guilty or any(self._plan.rank(number).mem for number in looked):
             self._judge(self.report())
         stayed = {suspect: known for suspect, known in suspects.items() if n_before == 0 or suspect in before}
         if doubtful and stayed:

@@ -7,7 +7,7 @@ from pathlib import Path
 from rankmap.cpuset import CpuSet
 from rankmap.observe import ThreadObservation
 
-__all__ = ["activity_of", "threads_of"]
+__all__ = ["activity_of", "memory_policy_of", "threads_of"]
 
 _FIELD = "Cpus_allowed_list:"
 
@@ -33,6 +33,20 @@ def threads_of(pid: int, *, proc: Path = Path("/proc")) -> tuple[ThreadObservati
         if cpus is not None:
             threads.append(ThreadObservation(tid=tid, cpus=CpuSet.parse(cpus.strip())))
     return tuple(threads)
+
+
+def memory_policy_of(pid: int, *, proc: Path = Path("/proc")) -> str:
+    """Return the memory policy of this process as a plan writes it; "" when it has ended, or the kernel does not say.
+
+    Source: numa_maps(5): the second word of a line is the policy of a mapping, of the first that of the process.
+    """
+    try:
+        with (proc / str(pid) / "numa_maps").open(errors="replace") as file:
+            words = file.readline().split()
+    except OSError:
+        return ""
+    policy = words[1] if len(words) > 1 else ""
+    return policy.replace("prefer:", "preferred:", 1) if policy.startswith("prefer:") else policy
 
 
 def activity_of(pid: int, tid: int, *, proc: Path = Path("/proc")) -> tuple[str, int]:

@@ -169,13 +169,18 @@ def main(path: str, rank: int) -> int:
     try:
         become(sock, rank, row, fds)
     except OSError as error:
-        what = "memory" if error.filename == row["mem"] else "application"
-        failure = {"kind": "failed", "rank": rank, "errno": error.errno, "path": error.filename or row["path"]}
-        send(sock, {**failure, "what": what})
-        if what == "memory":
-            return NO_START
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        return fail(sock, rank, row, error)
     return 0
+
+
+def fail(sock: socket, rank: int, row: dict[str, Any], error: OSError) -> int:
+    """Say why the application could not be started; return the exit status."""
+    what = "memory" if error.filename == row["mem"] else "application"
+    failure = {"kind": "failed", "rank": rank, "errno": error.errno, "path": error.filename or row["path"]}
+    send(sock, {**failure, "what": what})
+    if what == "memory":
+        return NO_START
+    return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
 
 
 if __name__ == "__main__":

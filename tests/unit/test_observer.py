@@ -6,9 +6,11 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
+
 from rankmap.cpuset import CpuSet
 from rankmap.observe import ThreadObservation
-from rankmap.runtime.observer import activity_of, threads_of
+from rankmap.runtime.observer import activity_of, memory_policy_of, threads_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,3 +67,20 @@ def test_a_thread_that_computes_is_told_from_one_that_sleeps() -> None:
             pass
         process.kill()
     assert ("X", 0) == activity_of(process.pid, process.pid)
+
+
+@pytest.mark.parametrize(
+    ("line", "policy"),
+    [
+        ("5630a59d0000 default file=/usr/bin/head mapped=2 N0=2\n", "default"),
+        ("5630a59d0000 bind:0-1 file=/usr/bin/head\nother local\n", "bind:0-1"),
+        ("5630a59d0000 prefer:2 anon=1\n", "preferred:2"),
+        ("", ""),
+    ],
+)
+def test_the_memory_policy_is_that_of_the_first_mapping(line: str, policy: str, tmp_path: Path) -> None:
+    """In the words of a plan; of a process that has ended nothing."""
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "numa_maps").write_text(line)
+    assert policy == memory_policy_of(7, proc=tmp_path)
+    assert memory_policy_of(8, proc=tmp_path) == ""

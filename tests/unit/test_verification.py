@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 NODE = made([[2], [2]])
 _NVIDIA = with_gpus(NODE, 0)
 WITH_GPU = plan(
-    allocation(replace(_NVIDIA, gpus=(replace(_NVIDIA.gpus[0], vendor="NVIDIA"),))), request(n_ranks=1, gpus_per_rank=1)
+    allocation(replace(_NVIDIA, gpus=(replace(_NVIDIA.gpus[0], vendor="NVIDIA"),))),
+    request(n_ranks=1, gpus_per_rank=1, mem_bind="bind:0"),
 )
 TWO_NODES = plan(allocation(NODE, NODE), LayoutSpec(ranks_per_node=2))
 
@@ -179,6 +180,16 @@ def test_other_gpus_than_planned_are_an_error() -> None:
     assert (report.ranks[0].observed or {})["gpus"] == report.ranks[0].planned["gpus"] == ["0"]
 
 
+def test_another_memory_policy_than_planned_is_an_error() -> None:
+    """Found while the rank runs; before that nothing is known."""
+    (one,) = as_planned(WITH_GPU).values()
+    (finding,) = verify(WITH_GPU, {0: replace(one, mem="interleave:0")}).ranks[0].findings
+    assert ("memory-differs", "bind:0", "interleave:0") == (finding.slug, finding.expected, finding.observed)
+    for mem, observed in (("", None), ("bind:0", "bind:0")):
+        report = verify(WITH_GPU, {0: replace(one, mem=mem)})
+        assert (Verdict.MATCH, observed) == (report.verdict, (report.ranks[0].observed or {})["mem"])
+
+
 def test_every_slug_that_is_found_is_listed() -> None:
     """SLUGS is complete, and says of each what it means."""
     seen = as_planned(TWO_NODES)
@@ -186,6 +197,6 @@ def test_every_slug_that_is_found_is_listed() -> None:
     threads = (ThreadObservation(tid=1, cpus=elsewhere),)
     seen[0] = replace(seen[0], host="n9", cpus=elsewhere, threads=threads)
     del seen[1]
-    gpus = slugs(WITH_GPU, {0: replace(as_planned(WITH_GPU)[0], gpu_variables={})})
-    assert set(SLUGS) == {slug for _, slug in (*slugs(TWO_NODES, seen), *gpus)}
+    devices = slugs(WITH_GPU, {0: replace(as_planned(WITH_GPU)[0], gpu_variables={}, mem="default")})
+    assert set(SLUGS) == {slug for _, slug in (*slugs(TWO_NODES, seen), *devices)}
     assert all(SLUGS.values())
