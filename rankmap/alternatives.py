@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.errors import PlacementError, RankmapError
 from rankmap.layout_parts import BindTo, Level, MapBy, Pattern
-from rankmap.planner import plan
+from rankmap.planner import at_home, plan
 from rankmap.processors import objects_of
 from rankmap.scoring import score
 
@@ -71,8 +71,8 @@ def _candidates(allocation: Allocation, spec: LayoutSpec) -> Iterator[LayoutSpec
     """Yield the requests to try: the default first, then objects, their spans, counts per object, all that divides."""
     yield spec
     widths = [spec.processors_per_rank]
-    nodes = [i for i, node in enumerate(allocation.nodes) if not spec.hosts or node.host in spec.hosts]
-    shapes = [allocation.topology(i) for i in nodes if allocation.nodes[i].host not in spec.exclude_hosts]
+    allowed = at_home(allocation, spec).allowed(node.host for node in allocation.nodes)
+    shapes = [allocation.shapes[node.shape_index] for node in allocation.nodes if node.host in allowed]
     n_cores = sum(len(shape.usable_cores()) for shape in shapes)
     if spec.processors_per_rank is None and spec.n_ranks and n_cores // spec.n_ranks > 1:
         widths.append(n_cores // spec.n_ranks)

@@ -16,7 +16,7 @@ from rankmap.layout_memory import MemBind  # noqa: TC001 - as above
 from rankmap.layout_parts import BindTo, Level, MapBy, Pattern, RankBy, ReservePer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["LayoutSpec"]
 
@@ -167,6 +167,16 @@ class LayoutSpec:
         """Return whether there may be more ranks on PUs than there are PUs (cores, unless ``threads``)."""
         binding = self.binding
         return binding.overload or (self.oversubscribe and self.bind_to is None)
+
+    @property
+    def may_overload(self) -> bool:
+        """Return whether ranks that share processors may be planned: unbound, or bound where that is allowed."""
+        return self.may_share or self.binding == BindTo()
+
+    def allowed(self, hosts: Iterable[str]) -> set[str]:
+        """Return which of these hosts the request may use."""
+        there = set(hosts)
+        return there.intersection(self.hosts or there).difference(self.exclude_hosts)
 
     def __str__(self) -> str:
         """Return the options that ask for this layout, quoted for a shell; "" when nothing is asked."""

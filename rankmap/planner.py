@@ -14,7 +14,7 @@ from rankmap.decisions import Decisions, NodeDecisions, PartDecisions
 from rankmap.devices import gpu_ids
 from rankmap.errors import AllocationError, PlacementError, RankmapError, UsageError
 from rankmap.hostlist import fold
-from rankmap.layout_parts import BindTo, Level, Order, Pattern
+from rankmap.layout_parts import Level, Order, Pattern
 from rankmap.mapping.automatic import automatic
 from rankmap.mapping.by_pattern import by_pattern
 from rankmap.mapping.dealing import Site
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rankmap.runs import Run
     from rankmap.topology import Allocation, NodeTopology
 
-__all__ = ["decide", "decide_again", "plan"]
+__all__ = ["at_home", "decide", "decide_again", "plan"]
 
 _RULES: Mapping[Pattern, Callable[[Allocation, LayoutSpec, Sequence[Site]], Mapped]] = {
     Pattern.AUTO: automatic,
@@ -85,6 +85,7 @@ def decide(allocation: Allocation, *specs: LayoutSpec) -> Decisions:
     In a job of several parts those that name neither places nor a number of cores get as many cores for each rank as
     leave room for all parts.
     """
+    specs = tuple(at_home(allocation, spec) for spec in specs)
     widest = _widest(allocation, specs)
     if widest is None:
         return _decide(allocation, specs, None)
@@ -105,7 +106,7 @@ def _widest(allocation: Allocation, specs: Sequence[LayoutSpec]) -> int | None:
     n_open = sum(spec.n_ranks or 0 for spec in specs if _is_open(spec))
     if len(specs) == 1 or not n_open:
         return None
-    common = _in_job(allocation, specs[0], specs)
+    common = _in_job(specs[0], specs)
     of_shape = [len(_ground(allocation, common, i, _NOTHING).processors) for i in range(len(allocation.shapes))]
     n_cores = sum(of_shape[node.shape_index] for node in allocation.nodes)
     n_cores -= sum((spec.n_ranks or 0) * (spec.processors_per_rank or 1) for spec in specs if not _is_open(spec))
@@ -124,7 +125,7 @@ def _decide(allocation: Allocation, specs: Sequence[LayoutSpec], width: int | No
     taken: dict[int, _Taken] = {}
     parts: list[PartDecisions] = []
     for number, spec in enumerate(specs):
-        wide = _in_job(allocation, spec, specs)
+        wide = _in_job(spec, specs)
         if width and _is_open(spec):
             wide = replace(wide, cpus_per_rank=width)
         try:
@@ -134,7 +135,7 @@ def _decide(allocation: Allocation, specs: Sequence[LayoutSpec], width: int | No
                 raise
             error = refused
             if width and _is_open(spec):
-                error = _as_written(allocation, _in_job(allocation, spec, specs), taken, refused)
+                error = _as_written(allocation, _in_job(spec, specs), taken, refused)
             after = f", after {'those' if number > 1 else 'that'} before it" * (number > 0)
             msg = f"part {number + 1} of the job{after}: {error.message}"
             raise type(error)(msg, hint=error.hint) from refused
@@ -164,16 +165,21 @@ def decide_again(plan: Plan) -> Decisions:
     return decisions
 
 
-def _in_job(allocation: Allocation, spec: LayoutSpec, specs: Sequence[LayoutSpec]) -> LayoutSpec:
-    """Return the request of a part with what all parts together keep free; ``localhost`` is the only node there is."""
-    here = [node.host for node in allocation.nodes]
-    if len(here) == 1 and _LOCALHOST in (*spec.hosts, *spec.exclude_hosts):
-        hosts, exclude = (
-            tuple(here[0] if host == _LOCALHOST else host for host in names)
-            for names in (spec.hosts, spec.exclude_hosts)
-        )
-        slots = tuple((here[0] if host == _LOCALHOST else host, count) for host, count in spec.slots)
-        spec = replace(spec, hosts=hosts, exclude_hosts=exclude, slots=slots)
+def at_home(allocation: Allocation, spec: LayoutSpec) -> LayoutSpec:
+    """Return the request with the name of the only node there is for ``localhost``."""
+    if len(allocation.nodes) != 1 or _LOCALHOST not in (*spec.hosts, *spec.exclude_hosts):
+        return spec
+    names = {_LOCALHOST: allocation.nodes[0].host}
+    return replace(
+        spec,
+        hosts=tuple(names.get(host, host) for host in spec.hosts),
+        exclude_hosts=tuple(names.get(host, host) for host in spec.exclude_hosts),
+        slots=tuple((names.get(host, host), count) for host, count in spec.slots),
+    )
+
+
+def _in_job(spec: LayoutSpec, specs: Sequence[LayoutSpec]) -> LayoutSpec:
+    """Return the request of a part with what all parts together keep free."""
     if len(specs) == 1:
         return spec
     reserve = reduce(or_, (each.reserve for each in specs))
@@ -247,7 +253,7 @@ def _refuse_overload(spec: LayoutSpec, mapped: Mapped) -> None:
     Raises:
         PlacementError: So it is.
     """
-    if spec.may_share or spec.binding == BindTo():
+    if spec.may_overload:
         return
     for kind in mapped.kinds:
         n_asked = sum(map(len, kind.chosen))
@@ -317,7 +323,7 @@ def _used(allocation: Allocation, spec: LayoutSpec) -> list[int]:
                 there = fold(known) if known else "no hosts"
                 msg = f"{option} {fold(strange)}: not in the allocation, which has {there}"
                 problems.append(AllocationError(msg, hint="`rankmap topo` shows the hosts that there are"))
-        wanted = set(spec.hosts or known).difference(spec.exclude_hosts)
+        wanted = spec.allowed(known)
         used = [i for i in used if allocation.nodes[i].host in wanted]
     if not used and not problems:
         problems.append(AllocationError(_nothing_left(allocation, spec)))

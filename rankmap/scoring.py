@@ -214,13 +214,8 @@ def _reserved(plan: Plan, shape_index: int) -> CpuSet:
 
 def _n_may_be_used(plan: Plan) -> int:
     """Return how many nodes some part of the request may use."""
-    if all(not part.spec.hosts and not part.spec.exclude_hosts for part in plan.parts):
-        return len(plan.allocation.nodes)
-    there = {node.host for node in plan.allocation.nodes}
-    usable: set[str] = set()
-    for part in plan.parts:
-        usable |= there.intersection(part.spec.hosts or there).difference(part.spec.exclude_hosts)
-    return len(usable)
+    there = [node.host for node in plan.allocation.nodes]
+    return len(set().union(*(part.spec.allowed(there) for part in plan.parts)))
 
 
 def _slow(bound: Iterable[CpuSet], kinds: Sequence[CpuSet]) -> int:

@@ -12,7 +12,7 @@ from rankmap.devices import gpu_environment, gpu_ids, nearest_gpus
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
 from rankmap.layout_parts import MapBy, Order, Pattern, RankBy
-from rankmap.mapping.dealing import deal, enough_gpus, rooms
+from rankmap.mapping.dealing import alike, deal, enough_gpus, rooms
 from rankmap.mapping.default import arrange
 from rankmap.mapping.gpus import beside_gpus
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
@@ -42,9 +42,7 @@ def automatic(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Site]) -
     if counts is None or not enough_gpus(counts, sites):
         raise refusal(spec, sites)
     kinds = Kinds(partial(_kind, allocation, spec))
-    for site, count in zip(sites, counts, strict=True):
-        if count:
-            kinds.add(site, count)
+    kinds.add_all(sites, counts)
     return kinds.mapped(RankBy(order=Order.SLOT))
 
 
@@ -70,9 +68,7 @@ def _resource_sets(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Sit
     if counts is None:
         raise _no_sets(spec, sites, room)
     kinds = Kinds(partial(_set_kind, allocation, spec))
-    for site, count in zip(sites, counts, strict=True):
-        if count:
-            kinds.add(site, count)
+    kinds.add_all(sites, counts)
     return kinds.mapped(RankBy(order=Order.SLOT))
 
 
@@ -90,15 +86,13 @@ def _no_sets(spec: LayoutSpec, sites: Sequence[Site], room: Sequence[int]) -> Pl
     wide = counted(spec.map_by.pe or 1, unit(spec)) + (f" and {counted(n_gpus, 'GPU')}" if n_gpus else "")
     held = f"{counted(sum(room), 'resource set')} of {wide}, {counted(sum(room) * each, 'rank')}"
     lines = [f"{spec.counts() or 'a job'} (--map-by {spec.map_by}): there is room for {held}"]
-    seen: dict[tuple[Ground, int | None], list[int]] = {}
-    for i, site in enumerate(sites):
-        seen.setdefault((site.ground, site.slots), []).append(i)
-    for (ground, slots), alike in seen.items():
+    for same in alike(sites):
+        ground, slots = sites[same[0]].ground, sites[same[0]].slots
         has = counted(len(ground.processors), f"free {unit(spec)}")
         has += f", {counted(len(ground.gpus), 'free GPU')}" if n_gpus else ""
         has += "" if slots is None else f", {counted(slots, 'slot')}"
-        fits = f"room for {counted(room[alike[0]] * each, 'rank')}{' on each' * (len(alike) > 1)}"
-        lines.append(f"  {fold([sites[i].host for i in alike])}: {has}: {fits}")
+        fits = f"room for {counted(room[same[0]] * each, 'rank')}{' on each' * (len(same) > 1)}"
+        lines.append(f"  {fold([sites[i].host for i in same])}: {has}: {fits}")
     candidates = [f"-n {sum(room) * each}"] * (per_node is None and any(room))
     if per_node is not None and min(room, default=0):
         most = min(room) * each

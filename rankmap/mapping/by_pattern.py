@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rankmap.binding import bound, places
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
-from rankmap.layout_parts import BindTo, Level, Order, Pattern, RankBy, wider
+from rankmap.layout_parts import Level, Order, Pattern, RankBy, wider
 from rankmap.mapping.apportion import proportional
 from rankmap.mapping.dealing import MAX_ON_NODE, enough_gpus
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
@@ -195,7 +195,7 @@ def _nearby(spec: LayoutSpec, fits: int) -> Iterator[tuple[str, LayoutSpec]]:
 
 def _holds(spec: LayoutSpec, sites: Sequence[Site], objects: dict[Ground, Objects]) -> bool:
     """Return whether the nodes have room for this request."""
-    if spec.oversubscribe and not (spec.may_share or spec.binding == BindTo()):
+    if spec.oversubscribe and not spec.may_overload:
         return False
     counts = _counts(spec, _rooms(spec, sites, objects))
     return counts is not None and enough_gpus([sum(count) for count in counts], sites)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rankmap.layout import LayoutSpec
     from rankmap.processors import Ground
 
-__all__ = ["MAX_ON_NODE", "Site", "deal", "enough_gpus", "nodes_taken", "rooms"]
+__all__ = ["MAX_ON_NODE", "Site", "alike", "deal", "enough_gpus", "nodes_taken", "rooms"]
 
 MAX_ON_NODE = 4 * 1024 * 1024
 """No Linux host has more processes. Source: linux, include/linux/threads.h, PID_MAX_LIMIT."""
@@ -30,6 +30,14 @@ class Site(NamedTuple):
     ground: Ground
     slots: int | None = None
     by_gpus: bool = False
+
+
+def alike(sites: Sequence[Site]) -> list[list[int]]:
+    """Return the positions of the sites that have the same, together, in the order of the first of them."""
+    found: dict[tuple[Ground, int | None], list[int]] = {}
+    for i, site in enumerate(sites):
+        found.setdefault((site.ground, site.slots), []).append(i)
+    return list(found.values())
 
 
 def rooms(sites: Sequence[Site], *, cpus_per_rank: int | None) -> tuple[int, ...]:

@@ -83,6 +83,12 @@ class Kinds(Generic[_Key]):
             self.found.append(self.make(site, key))
         self.used.append((site, index))
 
+    def add_all(self, sites: Sequence[Site], keys: Sequence[_Key]) -> None:
+        """Add the nodes whose key, a number of ranks, is not 0."""
+        for site, key in zip(sites, keys, strict=True):
+            if key:
+                self.add(site, key)
+
     def mapped(self, natural_order: RankBy, numbers: Sequence[tuple[Run, ...]] | None = None) -> Mapped:
         """Return what was collected."""
         return Mapped(

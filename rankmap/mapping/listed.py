@@ -55,9 +55,7 @@ def manual(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Site]) -> M
         more = "write a list for each rank of a node, with colons between: manual:0:1:2-3"
         raise PlacementError(msg, hint=f"these fit: -n {sum(room)}; or {more}")
     kinds = Kinds(partial(_manual_kind, allocation, spec))
-    for site, count in zip(sites, counts, strict=True):
-        if count:
-            kinds.add(site, count)
+    kinds.add_all(sites, counts)
     return kinds.mapped(RankBy(order=Order.SLOT))
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
-from rankmap.mapping.dealing import deal, enough_gpus, nodes_taken, rooms
+from rankmap.mapping.dealing import alike, deal, enough_gpus, nodes_taken, rooms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rankmap.layout import LayoutSpec
     from rankmap.mapping.dealing import Site
-    from rankmap.processors import Domain, Ground
+    from rankmap.processors import Domain
 
 __all__ = ["counted", "domain_sizes", "refusal", "unit"]
 
@@ -26,12 +26,10 @@ def refusal(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
     """Return the error for a request that ``deal`` found no room for."""
     room = rooms(sites, cpus_per_rank=spec.processors_per_rank)
     lines = list(_problems(spec, sites, room))
-    kinds: dict[tuple[Ground, int | None], list[int]] = {}
-    for i, site in enumerate(sites):
-        kinds.setdefault((site.ground, site.slots), []).append(i)
+    kinds = alike(sites)
     lines += [
-        f"  {_there_is(spec, sites[alike[0]], [sites[i].host for i in alike], room[alike[0]])}"
-        for alike in list(kinds.values())[:_MAX_SHAPES]
+        f"  {_there_is(spec, sites[same[0]], [sites[i].host for i in same], room[same[0]])}"
+        for same in kinds[:_MAX_SHAPES]
     ]
     if len(kinds) > _MAX_SHAPES:
         lines.append(f"  and {len(kinds) - _MAX_SHAPES} more kinds of node")

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rankmap.layout_parts import Level
-from rankmap.processors import ground
+from rankmap.processors import ground, objects_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rankmap.cpuset import CpuSet
-    from rankmap.topology import NodeTopology
     from tests.oracle.requests_sampled import Asked
 
 __all__ = ["DIFFERENCES", "Difference", "listed"]
@@ -37,22 +35,12 @@ class Difference:
     refuses: bool = False
 
 
+_WITH_MEMORY_OR_CACHE = (Level.PACKAGE, Level.NUMA, Level.L1CACHE, Level.L2CACHE, Level.L3CACHE)
+
+
 def _objects_without_cpus(asked: Asked) -> bool:
     node, level = asked.machine.topology, asked.level
-    return level is not None and any(cpus.isdisjoint(node.usable) for cpus in _sets(node, level))
-
-
-def _sets(node: NodeTopology, level: Level) -> list[CpuSet]:
-    """Return the CPUs of each object of the level; memory that is local to no CPU has none."""
-    match level:
-        case Level.PACKAGE:
-            return [package.cpus for package in node.packages]
-        case Level.NUMA:
-            return [domain.cpus if domain.local else type(domain.cpus)() for domain in node.numa_domains]
-        case Level.L1CACHE | Level.L2CACHE | Level.L3CACHE:
-            return [cache.cpus for cache in node.caches if f"l{cache.level}cache" == level]
-        case _:
-            return []
+    return level in _WITH_MEMORY_OR_CACHE and any(cpus.isdisjoint(node.usable) for cpus in objects_of(node, level))
 
 
 def _first_core_has_one_thread(asked: Asked) -> bool:

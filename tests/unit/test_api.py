@@ -123,6 +123,10 @@ def test_what_the_command_line_says_a_program_can_have() -> None:
 
 def test_localhost_is_the_only_node() -> None:
     """And of several it is none."""
-    assert "n0" == rankmap.plan(allocation(NODE), n_ranks=1, hosts=["localhost:2"]).rank(0).host
+    made_plan = rankmap.plan(allocation(NODE), n_ranks=1, hosts=["localhost:2"])
+    assert "n0" == made_plan.rank(0).host
+    assert 0 == rankmap.score(made_plan).idle_nodes
+    anywhere = rankmap.whatif(allocation(NODE), n_ranks=1)
+    assert len(anywhere) == len(rankmap.whatif(allocation(NODE), n_ranks=1, hosts=["localhost"]))
     with pytest.raises(AllocationError, match="--hosts localhost: not in the allocation, which has n"):
         rankmap.plan(allocation(NODE, NODE), n_ranks=1, hosts=["localhost"])
