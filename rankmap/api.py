@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rankmap import explain, planner
 from rankmap.alternatives import alternatives
-from rankmap.discovery.machine import load_all, this_host, this_host_allocation
+from rankmap.discovery.machine import kept_as_published, load_all, this_host
 from rankmap.errors import RuntimeUnusableError, UsageError
 from rankmap.replaying import replay
 from rankmap.requests import request
@@ -18,6 +18,7 @@ from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, 
 from rankmap.runtime.launching import LaunchOptions, launch_job
 from rankmap.runtime.live import live_allocation
 from rankmap.runtime.session import in_runtime
+from rankmap.topology import Allocation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,27 +26,33 @@ if TYPE_CHECKING:
     from rankmap.alternatives import Alternative
     from rankmap.cpuset import CpuSet
     from rankmap.placement import Plan
-    from rankmap.topology import Allocation
 
 __all__ = ["discover", "launch", "load", "plan", "whatif", "why"]
 
 
-def discover() -> Allocation:
+def discover(machine: str = "") -> Allocation:
     """Return the live allocation: the nodes of the Dragon runtime around this process, else this host alone.
 
+    Args:
+        machine: The preset of the machine that this is; ranks are then kept off the CPUs that its site keeps.
+
     Raises:
+        UsageError: There is no such preset.
         AllocationError: There is no libhwloc, or the runtime has other hosts than this one.
     """
+    here = this_host(os.environ)
+    if machine:
+        here, _ = kept_as_published(here, machine)
     if not in_runtime(os.environ):
-        return this_host_allocation(os.environ)
+        return Allocation.of(((os.uname().nodename, here),))
     from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
 
     nodes = [{"name": node.name, "cpus": node.cpus, "gpus": node.gpus} for node in dragon.live_nodes()]
-    return live_allocation(nodes, host=os.uname().nodename, topology=this_host(os.environ))[0]
+    return live_allocation(nodes, host=os.uname().nodename, topology=here)[0]
 
 
 def load(*machines: str) -> Allocation:
-    """Return the allocation of these machines, as ``--machine`` takes them ("4xnode.xml", "synthetic:numa:2 core:8").
+    """Return the allocation of these machines, as ``--machine`` takes them ("64xaurora", "4xnode.xml").
 
     Raises:
         RankmapError: A machine does not exist or cannot be read.
@@ -89,7 +96,8 @@ def plan(  # noqa: PLR0913 - the words of the command line, each optional
         bind_to: What each may use, as ``--bind-to`` takes it; "" is what it was mapped to.
         smt: How many hardware threads of each core are used; None is all.
         oversubscribe: Whether there may be more ranks than cores, or than slots.
-        reserve: PU os indices kept free of ranks, as a Linux CPU list or a CpuSet.
+        reserve: PU os indices kept free of ranks, as a Linux CPU list or a CpuSet; "none" uses those that the site of
+            a preset keeps free.
         reserve_per: Cores kept free in each object of a kind, as ``--reserve-per`` takes it ("l3cache:1").
         hosts: The only hosts to use, hostlist text each, with slots or without ("n[0-3]:8"); none named is all.
         exclude_hosts: Hosts not to use.

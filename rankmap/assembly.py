@@ -55,7 +55,7 @@ def assembled(allocation: Allocation, parts: Sequence[PartDecisions]) -> Plan:
         parts=tuple(Part(spec=part.spec, n_ranks=part.n_ranks) for part in parts),
         layouts=tuple(made),
         nodes=tuple(nodes),
-        notes=tuple(_notes(parts, made, alike, {node.node_index for node in nodes})),
+        notes=tuple(_notes(allocation, parts, made, alike, {node.node_index for node in nodes})),
     )
 
 
@@ -87,11 +87,16 @@ def _ranks(topology: NodeTopology, here: Here) -> tuple[LocalPlacement, ...]:
 
 
 def _notes(
-    parts: Sequence[PartDecisions], layouts: Sequence[NodeLayout], alike: Sequence[Sequence[Here]], used: set[int]
+    allocation: Allocation,
+    parts: Sequence[PartDecisions],
+    layouts: Sequence[NodeLayout],
+    alike: Sequence[Sequence[Here]],
+    used: set[int],
 ) -> Iterator[str]:
     """Yield what the user should know.
 
     Args:
+        allocation: The nodes.
         parts: The parts of the job.
         layouts: The layouts of the plan.
         alike: What the parts have on the nodes of each layout.
@@ -113,6 +118,7 @@ def _notes(
                 hosts=[node.site.host for node in nodes],
                 numbers=tuple(expand(first.runs)),
                 ranks=[first.kind.ranks[i] for i in first.order],
+                topology=allocation.topology(first.site.node_index),
             )
             yield from (f"part {number}: {note}" for note in found) if len(parts) > 1 else found
     for layout, here in zip(layouts, alike, strict=True):

@@ -98,9 +98,7 @@ def _decode(kind: Any, data: Json, where: str) -> object:  # noqa: ANN401 - a ty
             raise _refused(data, " or ".join(kind), where)
         return kind(data)
     if kind is CpuSet:
-        if not isinstance(data, str):
-            raise _refused(data, "a CPU list", where)
-        return CpuSet.parse(data)
+        return _decode_cpus(data, where)
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         inner = next(option for option in typing.get_args(kind) if option is not types.NoneType)
         return None if data is None else _decode(inner, data, where)
@@ -109,6 +107,15 @@ def _decode(kind: Any, data: Json, where: str) -> object:  # noqa: ANN401 - a ty
     hints = _hints(kind)
     values = mapping(data, keys=tuple(field.name for field in dataclasses.fields(kind)), where=where)
     return kind(**{name: _decode(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _decode_cpus(data: Json, where: str) -> CpuSet:
+    if not isinstance(data, str):
+        raise _refused(data, "a CPU list", where)
+    try:
+        return CpuSet.parse(data)
+    except UsageError as error:
+        raise _refused(data, "a CPU list", where) from error
 
 
 def _decode_tuple(items: tuple[Any, ...], data: Json, where: str) -> tuple[object, ...]:

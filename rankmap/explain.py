@@ -246,8 +246,11 @@ def _reserved(decisions: Decisions, part: PartDecisions, node: NodeDecisions) ->
     taken = CpuSet()
     for cpus in earlier:
         taken |= cpus
-    if kept := (reserved - taken) & topology.usable:
+    sites = CpuSet() if part.spec.use_reserved else topology.reserved - part.spec.reserve
+    if kept := (reserved - taken - sites) & topology.usable:
         yield f"kept free: CPUs {kept} (--reserve, --reserve-per)"
+    if kept := sites & topology.usable:
+        yield f"kept free: CPUs {kept} (the site keeps them for itself; --reserve none uses them)"
     if taken & reserved:
         yield f"taken: CPUs {taken & reserved}, by the parts before"
     if barred := topology.present - topology.usable:

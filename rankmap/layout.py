@@ -18,7 +18,11 @@ from rankmap.layout_parts import BindTo, Level, MapBy, Pattern, RankBy, ReserveP
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from rankmap.topology import NodeTopology
+
 __all__ = ["LayoutSpec"]
+
+_NO_RESERVE = "none"
 
 _MAX_COUNT = 2**31 - 1
 """MPI numbers ranks in a C int. Source: MPI 4.1, section 7.4.1, MPI_COMM_SIZE."""
@@ -34,6 +38,7 @@ class LayoutSpec:
         cpus_per_rank: Cores of each rank (``-c``); None is as many as divide evenly.
         oversubscribe: Whether ranks may share cores when there are more ranks than room.
         reserve: PU os indices whose cores are kept free of ranks on every node.
+        use_reserved: Whether ranks may have what the site keeps for itself (``--reserve none``).
         reserve_per: Cores that are kept free of ranks in each object of a level; None is none.
         map_by: How ranks are dealt to places.
         rank_by: In which order they are numbered; None is what the mapping makes natural.
@@ -59,6 +64,7 @@ class LayoutSpec:
     cpus_per_rank: int | None = None
     oversubscribe: bool = False
     reserve: CpuSet = CpuSet()
+    use_reserved: bool = False
     reserve_per: ReservePer | None = None
     map_by: MapBy = MapBy()
     rank_by: RankBy | None = None
@@ -173,6 +179,10 @@ class LayoutSpec:
         """Return whether ranks that share processors may be planned: unbound, or bound where that is allowed."""
         return self.may_share or self.binding == BindTo()
 
+    def kept_free(self, topology: NodeTopology) -> CpuSet:
+        """Return the PUs of a node whose cores no rank gets: those asked for, and those that the site keeps."""
+        return self.reserve if self.use_reserved else self.reserve | topology.reserved
+
     def allowed(self, hosts: Iterable[str]) -> set[str]:
         """Return which of these hosts the request may use."""
         there = set(hosts)
@@ -188,7 +198,7 @@ class LayoutSpec:
             ("--rank-by", self.rank_by),
             ("--bind-to", self.bind_to),
             ("--smt", self.smt),
-            ("--reserve", self.reserve or None),
+            ("--reserve", self.reserve or (_NO_RESERVE if self.use_reserved else None)),
             ("--reserve-per", self.reserve_per),
             ("--gpus-per-rank", self.gpus_per_rank),
             ("--ranks-per-gpu", self.ranks_per_gpu),

@@ -359,7 +359,7 @@ def _ground(allocation: Allocation, spec: LayoutSpec, shape_index: int, taken: _
     return ground(
         allocation.shapes[shape_index],
         shape_index=shape_index,
-        reserve=spec.reserve,
+        reserve=spec.kept_free(allocation.shapes[shape_index]),
         taken=taken[0],
         taken_gpus=taken[1],
         reserve_per=spec.reserve_per,

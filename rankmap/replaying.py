@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.devices import gpu_ids
+from rankmap.differences import differences, structural
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
-from rankmap.layout_parts import Level
 from rankmap.placement import Plan
-from rankmap.processors import objects_of
 from rankmap.soundness import violations
 
 if TYPE_CHECKING:
@@ -95,40 +94,15 @@ def _missing(planned: Sequence[Node], targets: Sequence[int], live: Allocation) 
 def _differences(planned: NodeTopology, live: NodeTopology, layout: NodeLayout, *, same_shape: bool) -> Iterable[str]:
     """Yield what a node has not that ranks were planned on.
 
-    Under its own name a node may have other NICs and another amount of memory, but no other cores, caches or domains.
+    Under its own name a node may have other NICs and another amount of memory, but no other cores or domains.
     """
-    neutral = _neutral if same_shape else _structure
-    if neutral(planned) != neutral(live):
-        yield from _shape_differences(planned, live)
+    given = replace(planned, usable=CpuSet(), gpus=planned.gpus if any(rank.gpus for rank in layout.ranks) else ())
+    unlike = list(differences(given, live, "planned") if same_shape else structural(given, live, "planned"))
+    if unlike:
+        yield f"another kind of node than planned for: {'; '.join(unlike)}"
         return
     for i, local in enumerate(layout.ranks):
         if local.cpus is not None and (absent := local.cpus - live.usable):
             yield f"local rank {i} was planned on CPUs {local.cpus}; {absent} are not usable"
         if absent_gpus := [gpu for gpu in local.gpus if gpu not in gpu_ids(live)]:
             yield f"local rank {i} was planned with GPU {','.join(absent_gpus)}; there are {len(live.gpus)} GPUs"
-
-
-def _neutral(node: NodeTopology) -> NodeTopology:
-    return replace(node, usable=CpuSet())
-
-
-def _structure(node: NodeTopology) -> object:
-    """Return what CPU numbers mean on a node."""
-    domains = [(domain.os_index, domain.cpus, domain.local) for domain in node.numa_domains]
-    caches = [(cache.level, cache.cpus) for cache in node.caches]
-    return [package.cpus for package in node.packages], domains, caches, [core.cpus for core in node.cores]
-
-
-def _shape_differences(planned: NodeTopology, live: NodeTopology) -> Iterable[str]:
-    facts = (
-        ("packages", len(planned.packages), len(live.packages)),
-        ("NUMA domains", len(planned.numa_domains), len(live.numa_domains)),
-        ("cores", len(planned.cores), len(live.cores)),
-        ("CPUs", str(planned.present), str(live.present)),
-        ("L3 caches", *(len(objects_of(one, Level.L3CACHE)) for one in (planned, live))),
-        ("GPUs", len(planned.gpus), len(live.gpus)),
-        ("NICs", len(planned.nics), len(live.nics)),
-        ("memory", planned.memory_bytes, live.memory_bytes),
-    )
-    unlike = [f"{name} {before}, now {now}" for name, before, now in facts if before != now]
-    yield "another kind of node than planned for" + (f": {'; '.join(unlike)}" if unlike else "")

@@ -69,6 +69,7 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
         if not named:
             msg = f"--hosts and --hostfile {hostfile} have no host in common"
             raise UsageError(msg)
+    use_reserved = isinstance(reserve, str) and reserve.strip().lower() == "none"
     each, sharing = (None, None) if gpus_per_rank is None else gpu_share(str(gpus_per_rank))
     if sharing is not None and ranks_per_gpu is not None and sharing != ranks_per_gpu:
         msg = f"--gpus-per-rank {gpus_per_rank} and --ranks-per-gpu {ranks_per_gpu}: two numbers of ranks for a GPU"
@@ -82,7 +83,8 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
         bind_to=BindTo.parse(bind_to) if bind_to else None,
         smt=smt,
         oversubscribe=oversubscribe or bool(allows),
-        reserve=reserve if isinstance(reserve, CpuSet) else CpuSet.parse(reserve),
+        reserve=CpuSet() if use_reserved else reserve if isinstance(reserve, CpuSet) else CpuSet.parse(reserve),
+        use_reserved=use_reserved,
         reserve_per=ReservePer.parse(reserve_per) if reserve_per else None,
         slots=tuple((host, slots[host]) for host in named if host in slots),
         hosts=tuple(named),

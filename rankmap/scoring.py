@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from operator import or_
+from operator import and_, or_
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
@@ -209,7 +209,8 @@ def _reserved(plan: Plan, shape_index: int) -> CpuSet:
     per_object = next((part.spec.reserve_per for part in plan.parts if part.spec.reserve_per is not None), None)
     lists = [part.spec.map_by.pe_list or shape.present for part in plan.parts]
     left_out = shape.present - reduce(or_, lists)
-    return ground(shape, reserve=plan.reserve, reserve_per=per_object).reserved | left_out
+    kept = reduce(and_, (part.spec.kept_free(shape) for part in plan.parts)) | plan.reserve
+    return ground(shape, reserve=kept, reserve_per=per_object).reserved | left_out
 
 
 def _n_may_be_used(plan: Plan) -> int:

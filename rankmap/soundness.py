@@ -136,8 +136,9 @@ def _layout_violations(layout: NodeLayout, topology: NodeTopology, specs: Sequen
             continue
         if not local.cpus:
             problems.append(f"local rank {i} is bound to no CPU")
-        if local.cpus.mask & spec.reserve.mask or not local.cpus.issubset(topology.usable):
-            free = topology.usable - spec.reserve
+        kept = spec.kept_free(topology)
+        if local.cpus.mask & kept.mask or not local.cpus.issubset(topology.usable):
+            free = topology.usable - kept
             problems.append(f"local rank {i} is bound to CPUs {local.cpus - free}, which are not free for ranks")
     distinct = list({id(spec): spec for spec in specs}.values())
     if not any(spec.may_share for spec in distinct):

@@ -14,6 +14,7 @@ from typing import NewType
 from rankmap.cpuset import CpuSet
 
 __all__ = [
+    "MADE_UP_PCI_DOMAIN",
     "Allocation",
     "Cache",
     "Core",
@@ -38,6 +39,9 @@ OsIndex = NewType("OsIndex", int)
 LogicalIndex = NewType("LogicalIndex", int)
 """hwloc's logical index: the position among the objects of one kind, in topology order."""
 
+
+MADE_UP_PCI_DOMAIN = "ffff:"
+"""How the PCI addresses of devices begin whose own nobody has published; no machine has that PCI domain."""
 
 _MEMORY_BITS = 9
 
@@ -175,7 +179,8 @@ class NodeTopology:
     Tuples are in logical order, GPUs in that of their API's device numbers. ``distances`` has one row per NUMA
     domain, in the order of ``numa_domains`` (ACPI SLIT values, 10 is local), or is empty where unknown.
     ``usable`` are the PUs that a rank may be bound to, ``present`` all that hwloc knows: offline, disallowed and
-    taken ones are in the difference.
+    taken ones are in the difference. ``reserved`` are those of the usable that the site keeps for itself, as a preset
+    says: ranks get them only where they are asked for (``--reserve none``).
     """
 
     packages: tuple[Package, ...]
@@ -191,6 +196,7 @@ class NodeTopology:
     present: CpuSet
     usable: CpuSet
     memory_bytes: int
+    reserved: CpuSet = CpuSet()
 
     def restricted(self, usable: CpuSet) -> NodeTopology:
         """Return the same node on which only the given PUs (of those usable before) may be used."""

@@ -28,6 +28,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "whatif": "rankmap.cli.whatif",
     "compare": "rankmap.cli.compare",
     "topo": "rankmap.cli.topo",
+    "machines": "rankmap.cli.machines",
     "doctor": "rankmap.cli.doctor",
 }
 """Command -> module with a click command of that name; imported when it is used, so that ``--help`` is quick."""
@@ -39,6 +40,7 @@ _SUMMARIES: Final[Mapping[str, str]] = {
     "whatif": "Try the sensible layouts of so many ranks, the best first.",
     "compare": "Say what differs between two saved plans.",
     "topo": "Show what the nodes are made of.",
+    "machines": "List the machines that plans can be made for without being there.",
     "doctor": "Show what rankmap needs, what is there, and what to do.",
 }
 
@@ -63,7 +65,6 @@ _ELSEWHERE = {
     "--exclude": "--exclude-hosts",
     "--machinefile": "--hostfile",
     "--rankfile": "--map-by rankfile:FILE",
-    "--machine": "launch runs on the nodes at hand: `rankmap plan --machine` plans for others, --plan uses such a plan",
     "-m": "--map-by and --rank-by, with two dashes",
     "-b": "--bind-to, with two dashes",
     "-w": "--hosts",

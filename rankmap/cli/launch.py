@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rankmap.cli.layout_options import LayoutCommand, layout_options
-from rankmap.discovery.machine import this_host
+from rankmap.differences import differences
+from rankmap.discovery.machine import kept_as_published, load, this_host
 from rankmap.errors import RankmapError, UsageError
 from rankmap.exporters.report import table
 from rankmap.planner import plan
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from rankmap.layout import LayoutSpec
     from rankmap.placement import Plan
     from rankmap.report import Report
-    from rankmap.topology import Allocation
+    from rankmap.topology import Allocation, NodeTopology
 
 __all__ = ["launch"]
 
@@ -138,6 +139,12 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
     show_default=True,
     help="How the ranks find each other; auto goes by the application's MPI library.",
 )
+@click.option(
+    "--machine",
+    metavar="NAME",
+    help="The machine that this is (`rankmap machines`): keep free what its site keeps, set its environment, and say "
+    "where this node differs.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say what is decided and why, and pass on what Dragon prints.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[--] APP [ARGS]...", required=True)
 @click.pass_context
@@ -159,6 +166,7 @@ def launch(  # noqa: PLR0913 - one argument per option
     kill_grace_s: float,
     start_timeout_s: float,
     pmi: str,
+    machine: str | None,
     verbose: bool,
     command: tuple[str, ...],
     more: list[dict[str, tuple[str, ...]]] | None = None,
@@ -175,9 +183,13 @@ def launch(  # noqa: PLR0913 - one argument per option
         msg = f"--plan is for a job of {len(saved.parts)} parts, and there are {len(commands)} applications"
         raise UsageError(msg, hint="write an application for each part, with `:` between them")
     topology = this_host(os.environ)
+    set_env = _variables(env, unset)
+    if machine is not None:
+        topology, published = _as_published(topology, machine)
+        set_env = {**published, **set_env}
     options = LaunchOptions(
         cwd=cwd,
-        set_env=_variables(env, unset),
+        set_env=set_env,
         pmi=Pmi(pmi),
         verify=Verify(verify),
         output=OutputOptions(label=label, directory=output_dir),
@@ -206,6 +218,14 @@ def launch(  # noqa: PLR0913 - one argument per option
         for fd in (1, 2):
             wait_until_read(fd, timeout_s=_DRAIN_TIMEOUT_S)
     ctx.exit(result.status or written)
+
+
+def _as_published(node: NodeTopology, name: str) -> tuple[NodeTopology, dict[str, str | None]]:
+    """Return this node with what the machine's site keeps, and the variables that ranks have on that machine."""
+    found, preset = kept_as_published(node, name)
+    for what in differences(load(name, environ=os.environ).shapes[0], found, "published"):
+        _say(f"note: this node is not as {preset.name} is published: {what}")
+    return found, {one.name: one.value for one in preset.environment if one.name not in os.environ}
 
 
 def _tell(result: JobResult, *, verify: Verify, report_bindings: bool, verbose: bool) -> None:

@@ -38,7 +38,12 @@ _OPTIONS = (
     click.option("--bind-to", default="", metavar="OBJECT", help=_BIND_HELP),
     click.option("--smt", type=int, metavar="K", help="Use the first K hardware threads of each core."),
     click.option("--oversubscribe", is_flag=True, help="Allow more ranks than cores, or than slots."),
-    click.option("--reserve", default="", metavar="LIST", help="CPUs to keep free of ranks, such as 0,64."),
+    click.option(
+        "--reserve",
+        default="",
+        metavar="LIST",
+        help="CPUs to keep free of ranks, such as 0,64; none: use what the site keeps free.",
+    ),
     click.option(
         "--reserve-per",
         default="",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
-from rankmap.discovery.machine import load_all
+from rankmap.discovery.machine import MachineSpec, load_all, preset_of
 from rankmap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,19 +29,25 @@ def machine_option(command: Callable[_P, _R]) -> Callable[_P, _R]:
         "--machine",
         multiple=True,
         metavar="[Nx]NAME",
-        help="Use this machine instead of the one at hand: an hwloc XML file or 'synthetic:DESCRIPTION', with a node "
-        "count in front or not (4xnode.xml). Repeat it for unequal nodes.",
+        help="Use this machine instead of the one at hand: a preset (`rankmap machines`), an hwloc XML file or "
+        "'synthetic:DESCRIPTION', with a node count in front or not (4xaurora). Repeat it for unequal nodes.",
     )(command)
 
 
 def allocation_of(machine: tuple[str, ...]) -> Allocation:
     """Return the allocation of ``--machine``, or of the runtime around this command, or this host.
 
+    What a preset does not know is said on stderr.
+
     Raises:
         RankmapError: It cannot be read.
     """
     if machine:
-        return load_all(machine, environ=os.environ)
+        allocation = load_all(machine, environ=os.environ)
+        for name in dict.fromkeys(MachineSpec.parse(text).name for text in machine):
+            if (preset := preset_of(name)) is not None and preset.unknown:
+                click.echo(f"rankmap: note: not published about {preset.name}: {'; '.join(preset.unknown)}", err=True)
+        return allocation
     from rankmap.api import discover  # noqa: PLC0415 - it brings the runtime along, which a recorded machine needs not
 
     return discover()

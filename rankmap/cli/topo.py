@@ -49,4 +49,6 @@ def _xml(machine: tuple[str, ...], allocation: Allocation) -> str:
         raise UsageError(msg, hint="ask for one --machine at a time, or use --format json")
     if not machine:
         return machines.this_host_xml(os.environ)
+    if kept := allocation.shapes[0].reserved:
+        click.echo(f"rankmap: note: XML has no word for CPUs that the site keeps: --reserve {kept}", err=True)
     return machines.machine_xml(machines.MachineSpec.parse(machine[0]), environ=os.environ)

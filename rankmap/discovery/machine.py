@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rankmap.cpuset import CpuSet
-from rankmap.discovery import hwloc
+from rankmap.discovery import hwloc, presets
 from rankmap.discovery.hwloc_xml import parse
+from rankmap.discovery.preset_xml import preset_xml
 from rankmap.discovery.visible_gpus import with_visible_gpus
 from rankmap.errors import AllocationError, UsageError
 from rankmap.topology import Allocation, Node, NodeTopology
@@ -18,15 +20,28 @@ from rankmap.topology import Allocation, Node, NodeTopology
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["MachineSpec", "load", "load_all", "machine_xml", "this_host", "this_host_allocation", "this_host_xml"]
+    from rankmap.preset import Preset
+
+__all__ = [
+    "MachineSpec",
+    "kept_as_published",
+    "load",
+    "load_all",
+    "machine_xml",
+    "preset_of",
+    "this_host",
+    "this_host_xml",
+]
 
 _COUNTED: Final = re.compile(r"(\d+)x(.+)", re.DOTALL)
 _SYNTHETIC: Final = "synthetic:"
 _MAX_NODES: Final = 100_000
 _ACCEPTED: Final = (
-    "a machine is an hwloc XML file (node.xml) or synthetic:DESCRIPTION (synthetic:pack:2 numa:2 core:8 pu:2), "
-    "with a node count in front if you like (4xnode.xml); `rankmap topo --format xml -o node.xml` on a node makes one"
+    "a machine is a preset (`rankmap machines` lists them), an hwloc XML file (node.xml) or synthetic:DESCRIPTION "
+    "(synthetic:pack:2 numa:2 core:8 pu:2), with a node count in front if you like (4xnode.xml); "
+    "`rankmap topo --format xml -o node.xml` on a node makes one"
 )
+_PRESET_SUFFIX: Final = ".toml"
 _THIS_HOST: Final = "this host"
 
 
@@ -71,7 +86,7 @@ def load(spec_text: str, *, environ: Mapping[str, str]) -> Allocation:
     """Return the allocation that one ``[Nx]NAME`` describes; its hosts are called n0, n1, ...
 
     Args:
-        spec_text: An hwloc XML file or ``synthetic:DESCRIPTION``, with a node count in front or not.
+        spec_text: A preset, an hwloc XML file or ``synthetic:DESCRIPTION``, with a node count in front or not.
         environ: Where RANKMAP_LIBHWLOC may name a libhwloc.
 
     Raises:
@@ -92,9 +107,34 @@ def load_all(spec_texts: Iterable[str], *, environ: Mapping[str, str]) -> Alloca
     nodes: list[Node] = []
     for spec in [MachineSpec.parse(text) for text in spec_texts]:  # refuse bad text before reading any file
         topology = parse(machine_xml(spec, environ=environ), source=spec.name)
+        if (preset := preset_of(spec.name)) is not None:
+            topology = replace(topology, reserved=preset.reserved)
         shape_index = shapes.setdefault(topology, len(shapes))
         nodes += [Node(host=f"n{len(nodes) + i}", shape_index=shape_index) for i in range(spec.n_nodes)]
     return Allocation(shapes=tuple(shapes), nodes=tuple(nodes))
+
+
+def preset_of(name: str) -> Preset | None:
+    """Return the preset that a machine's name is of: one that comes with rankmap, or a TOML file; None for others.
+
+    Raises:
+        AllocationError: The file cannot be read, or is not complete.
+    """
+    return presets.read(name) if name in presets.names() or name.endswith(_PRESET_SUFFIX) else None
+
+
+def kept_as_published(node: NodeTopology, name: str) -> tuple[NodeTopology, Preset]:
+    """Return a live node with what the site of this preset keeps for itself, and the preset.
+
+    Raises:
+        UsageError: The name is of no preset.
+        AllocationError: The preset cannot be read.
+    """
+    preset = preset_of(name)
+    if preset is None:
+        msg = f"{name!r} is no machine preset"
+        raise UsageError(msg, hint="`rankmap machines` lists them; a path to a TOML file is one too")
+    return replace(node, reserved=preset.reserved & node.present), preset
 
 
 def machine_xml(spec: MachineSpec, *, environ: Mapping[str, str]) -> str:
@@ -105,11 +145,14 @@ def machine_xml(spec: MachineSpec, *, environ: Mapping[str, str]) -> str:
     """
     if spec.name.startswith(_SYNTHETIC):
         return hwloc.synthetic_xml(spec.name.removeprefix(_SYNTHETIC), environ)
+    if (preset := preset_of(spec.name)) is not None:
+        return preset_xml(preset, environ)
     path = Path(spec.name)
     if not _exists(path):
         looks_like_file = path.suffix == ".xml" or path.name != spec.name
         msg = f"there is no file {spec.name}" if looks_like_file else f"{spec.name!r} is no machine that rankmap knows"
-        raise AllocationError(msg, hint=_ACCEPTED)
+        near = difflib.get_close_matches(spec.name.lower(), presets.names(), n=3)
+        raise AllocationError(msg, hint=f"did you mean {' or '.join(near)}? {_ACCEPTED}" if near else _ACCEPTED)
     return hwloc.file_xml(path, environ)
 
 
@@ -133,12 +176,3 @@ def this_host(environ: Mapping[str, str]) -> NodeTopology:
     """
     topology = with_visible_gpus(parse(hwloc.live_xml(environ), source=_THIS_HOST), environ)
     return topology.restricted(CpuSet.of(os.sched_getaffinity(0)))
-
-
-def this_host_allocation(environ: Mapping[str, str]) -> Allocation:
-    """Return the allocation of this host alone, under its own name.
-
-    Raises:
-        AllocationError: There is no libhwloc, or it cannot read this host.
-    """
-    return Allocation.of(((os.uname().nodename, this_host(environ)),))

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from rankmap.codec import encode
 from rankmap.cpuset import CpuSet
+from rankmap.devices import gpu_ids
 from rankmap.exporters import tables
 from rankmap.hostlist import fold
+from rankmap.topology import MADE_UP_PCI_DOMAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,10 +87,12 @@ def _packages(shape: NodeTopology) -> list[str]:
 
 def _unusable(shape: NodeTopology) -> list[str]:
     missing = shape.present - shape.usable
+    kept = shape.reserved & shape.usable
+    lines = [f"  kept by the site: CPUs {kept} (--reserve none uses them)"] * bool(kept)
     if not missing:
-        return []
+        return lines
     counts = f"{len(shape.usable)} of {len(shape.present)} CPUs"
-    return [f"  usable: {counts}; not usable (offline, or not allowed here): {missing}"]
+    return [*lines, f"  usable: {counts}; not usable (offline, or not allowed here): {missing}"]
 
 
 def _kinds(shape: NodeTopology) -> list[str]:
@@ -114,7 +118,7 @@ def _domains(shape: NodeTopology) -> str:
                 "cores": _usable_cores(inside, shape) if inside else "",
                 "CPUs": str(inside & shape.usable),
                 "not usable": str(inside - shape.usable),
-                "memory": _size(domain.memory_bytes),
+                "memory": _size(domain.memory_bytes) if shape.memory_bytes else "",
                 "GPUs": _ids(position for position, gpu in enumerate(shape.gpus) if domain.os_index in gpu.numa),
                 "NICs": " ".join(nic.name for nic in shape.nics if domain.os_index in nic.numa),
                 "remark": _remark(domain, shape),
@@ -155,17 +159,24 @@ def _gpus(shape: NodeTopology) -> str:
     return _table(
         [
             {
-                "GPU": str(index),
+                "GPU": name,
                 "model": _model(gpu),
-                "memory": _size(gpu.memory_bytes),
-                "address": f"{gpu.pci_address}/{gpu.partition}" if gpu.pci_address in several else gpu.pci_address,
+                "memory": _size(gpu.memory_bytes) if gpu.memory_bytes else "",
+                "address": _address(gpu.pci_address, gpu.partition if gpu.pci_address in several else None),
                 "NUMA": _ids(gpu.numa),
                 "CPUs": str(gpu.cpus),
                 "names": " ".join(gpu.names),
             }
-            for index, gpu in enumerate(shape.gpus)
+            for name, gpu in zip(gpu_ids(shape), shape.gpus, strict=True)
         ]
     )
+
+
+def _address(pci_address: str, partition: int | None = None) -> str:
+    """Return a PCI address, with the partition of one that several GPUs share; "" for what a preset has made up."""
+    if pci_address.startswith(MADE_UP_PCI_DOMAIN):
+        return ""
+    return pci_address if partition is None else f"{pci_address}/{partition}"
 
 
 def _model(gpu: Gpu) -> str:
@@ -179,7 +190,7 @@ def _nics(shape: NodeTopology) -> str:
             {
                 "NIC": nic.name,
                 "fabric": nic.fabric,
-                "address": nic.pci_address,
+                "address": _address(nic.pci_address),
                 "NUMA": _ids(nic.numa),
                 "CPUs": str(nic.cpus),
             }

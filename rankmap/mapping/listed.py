@@ -206,7 +206,11 @@ class _Slots:
                     found[at] = None
                 elif cpus != "*":
                     msg = f"{place}: {self.unit} {number} of {host} is not free for ranks"
-                    raise PlacementError(msg, hint="see `rankmap topo`; --reserve and cgroups keep cores from ranks")
+                    raise PlacementError(
+                        msg,
+                        hint="see `rankmap topo`; --reserve, a preset's site (--reserve none) and cgroups keep cores"
+                        " from ranks",
+                    )
         if not found:
             msg = f"{place}: no {self.unit} of {host} in {text} is free for ranks"
             raise PlacementError(msg)

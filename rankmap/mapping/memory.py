@@ -38,7 +38,7 @@ def memory_policy(topology: NodeTopology, bind: MemBind | None, cpus: CpuSet | N
         return str(bind)
     own = topology.present if cpus is None else cpus
     fast = bind.rule is MemRule.HBM
-    near = [d for d in topology.numa_domains if _is_fast(d) == fast and d.memory_bytes and not d.cpus.isdisjoint(own)]
+    near = [d for d in _with_memory(topology) if _is_fast(d) == fast and not d.cpus.isdisjoint(own)]
     if not near:
         kinds = ", ".join(f"{d.os_index} ({d.subtype or 'DRAM'})" for d in topology.numa_domains)
         lacks = f"{host} has no {str(bind.rule).upper()} beside CPUs {own}"
@@ -51,8 +51,13 @@ def _is_fast(domain: NumaDomain) -> bool:
     return domain.subtype in _FAST
 
 
+def _with_memory(topology: NodeTopology) -> list[NumaDomain]:
+    """Return the domains that have memory: all, where nobody has published how much there is."""
+    return [domain for domain in topology.numa_domains if domain.memory_bytes or not topology.memory_bytes]
+
+
 def _require_memory(topology: NodeTopology, bind: MemBind, host: str) -> None:
-    with_memory = CpuSet.of(domain.os_index for domain in topology.numa_domains if domain.memory_bytes)
+    with_memory = CpuSet.of(domain.os_index for domain in _with_memory(topology))
     if absent := bind.domains - with_memory:
         msg = f"--mem-bind {bind}: {host} has no memory in NUMA domain {absent}; it has in {with_memory}"
         raise PlacementError(msg)

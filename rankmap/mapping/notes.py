@@ -7,6 +7,7 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
+from rankmap.devices import gpu_ids
 from rankmap.hostlist import fold
 from rankmap.layout_parts import Pattern
 from rankmap.mapping.refusal import counted, domain_sizes
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rankmap.mapping.kinds import NodeKind
     from rankmap.placement import LocalPlacement
     from rankmap.processors import Ground
+    from rankmap.topology import NodeTopology
 
 __all__ = ["idle_note", "layout_notes", "unused_note"]
 
@@ -29,6 +31,7 @@ def layout_notes(
     hosts: Sequence[str],
     numbers: Sequence[int],
     ranks: Sequence[LocalPlacement],
+    topology: NodeTopology,
 ) -> Iterator[str]:
     """Yield what there is to say about the ranks of alike nodes.
 
@@ -38,6 +41,7 @@ def layout_notes(
         hosts: The nodes.
         numbers: The ranks on the first of them, and below their placements.
         ranks: Where they are.
+        topology: What the nodes are.
     """
     unit = "hardware thread" if kind.ground.threads else "core"
     wanted = spec.processors_per_rank
@@ -56,6 +60,17 @@ def layout_notes(
     if n_slow := _n_on_slow_cores(kind):
         has = f"{counted(n_slow, 'rank')} on {_where(hosts)} {'have' if n_slow > 1 else 'has'}"
         yield f"{has} slower {unit}s than others"
+    if unknown := _of_unknown_place(topology, ranks):
+        verb, which = ("are", "They are") if len(unknown) > 1 else ("is", "It is")
+        gpus = f"GPU{'s' * (len(unknown) > 1)} {','.join(unknown)} of {_where(hosts)}"
+        yield f"nobody knows which CPUs {gpus} {verb} close to. {which} given in order"
+
+
+def _of_unknown_place(topology: NodeTopology, ranks: Sequence[LocalPlacement]) -> list[str]:
+    """Return the GPUs of these ranks of which it is not known what they are close to, on a node that has several."""
+    used = {gpu for local in ranks for gpu in local.gpus}
+    pairs = zip(gpu_ids(topology), topology.gpus, strict=True) if used and len(topology.gpus) > 1 else ()
+    return [name for name, gpu in pairs if name in used and not gpu.cpus and not gpu.numa]
 
 
 def idle_note(ground: Ground, hosts: Sequence[str], ranks: Sequence[LocalPlacement]) -> Iterator[str]:

@@ -310,7 +310,7 @@ def test_a_saved_plan_that_does_not_fit_is_refused(rankmap: Rankmap, tmp_path: P
     done = rankmap("launch", "--plan", str(saved), *python("pass"))
     assert 121 == done.status
     assert "the plan does not fit the nodes that there are" in done.stderr
-    assert "another kind of node than planned for: packages 2, now" in done.stderr
+    assert "another kind of node than planned for: packages: 2 planned," in done.stderr
     assert done.seconds < 5
 
 

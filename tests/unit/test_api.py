@@ -44,11 +44,11 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_keywords_are_the_fields_of_a_layout() -> None:
-    """Whatever the command line can ask, a program can; slots are part of hosts, or come with a hostfile."""
+    """Whatever the command line can ask, a program can; slots are part of hosts, what a site keeps is of reserve."""
     parameters = dict(inspect.signature(rankmap.plan).parameters)
     assert "allocation" == parameters.pop("allocation").name
     assert "then" == parameters.pop("then").name
-    assert set(LayoutSpec.__dataclass_fields__) == {*parameters, "slots"}
+    assert set(LayoutSpec.__dataclass_fields__) == {*parameters, "slots", "use_reserved"}
     assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert list(parameters) == list(inspect.signature(request).parameters)
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rankmap.api import discover
 from rankmap.cpuset import CpuSet
-from rankmap.discovery.machine import MachineSpec, load, load_all, this_host, this_host_allocation
+from rankmap.discovery.machine import MachineSpec, load, load_all, this_host
 from rankmap.errors import AllocationError, UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def test_no_name(text: str) -> None:
     assert "synthetic:DESCRIPTION" in caught.value.hint
 
 
-@pytest.mark.parametrize("text", ["frontier", "4xfrontier", "-1x", "x", "4x", "y" * 500])
+@pytest.mark.parametrize("text", ["frontierr", "4xpolarisx", "-1x", "x", "4x", "y" * 500])
 def test_no_such_preset(text: str) -> None:
     """A name that is no file says what would be accepted, and how to get one."""
     with pytest.raises(AllocationError, match="is no machine that rankmap knows") as caught:
@@ -103,4 +104,4 @@ def test_this_host_within_affinity() -> None:
 
 def test_this_host_has_its_name() -> None:
     """The allocation of this host is one node under the host's own name."""
-    assert [os.uname().nodename] == [node.host for node in this_host_allocation(os.environ).nodes]
+    assert [os.uname().nodename] == [node.host for node in discover().nodes]

@@ -13,7 +13,7 @@ from rankmap.planner import plan
 from rankmap.replaying import replay
 from rankmap.requests import request
 from rankmap.topology import Allocation, NodeTopology
-from tests.topologies_made import made, with_caches
+from tests.topologies_made import made, with_caches, with_gpus
 
 NODE = made([[4], [4]], smt=2)
 OTHER = made([[8]], smt=2)
@@ -57,15 +57,21 @@ def test_fewer_cpus_do_while_the_ranks_have_theirs() -> None:
     [
         ([("a", NODE)], "it needs 2 nodes, and there is 1"),
         ([("n0", NODE), ("b", NODE)], "n1 is not there; there is n0,b"),
-        ([("a", OTHER), ("b", NODE)], "a: another kind of node than planned for: packages 2, now 1; NUMA domains 2"),
+        (
+            [("a", OTHER), ("b", NODE)],
+            "a: another kind of node than planned for: packages: 2 planned, 1 here; NUMA domain 0",
+        ),
         (
             [("n0", NODE.restricted(NODE.usable - CpuSet.of([3]))), ("n1", NODE)],
             "n0: local rank 0 was planned on CPUs 0-7; 3 are not usable",
         ),
-        ([("n0", OTHER), ("n1", NODE)], "n0: another kind of node than planned for: packages 2, now 1; NUMA domains 2"),
         (
-            [("n0", with_caches(NODE, 3, [4] * 4)), ("n1", NODE)],
-            "n0: another kind of node than planned for: L3 caches 0, now 4",
+            [("n0", OTHER), ("n1", NODE)],
+            "n0: another kind of node than planned for: packages: 2 planned, 1 here; NUMA domain 0",
+        ),
+        (
+            [("a", replace(NODE, memory_bytes=1 << 30)), ("b", NODE)],
+            "a: another kind of node than planned for: memory: ",
         ),
     ],
 )
@@ -76,6 +82,13 @@ def test_what_no_longer_fits_is_refused_with_what_differs(now: list[tuple[str, N
     assert "the plan does not fit the nodes that there are:\n" in caught.value.message
     assert message in caught.value.message
     assert "make it anew" in caught.value.hint
+
+
+def test_a_plan_of_a_preset_fits_the_machine() -> None:
+    """What was not known when it was planned (caches, sizes) does not matter, nor what ranks were not given."""
+    known = replace(with_gpus(with_caches(NODE, 3, [4, 4]), 0, 1), memory_bytes=1 << 40)
+    saved = plan(live(("n0", replace(NODE, memory_bytes=0))), request(n_ranks=4))
+    assert [cpus for _, _, cpus in places(saved)] == [cpus for _, _, cpus in places(replay(saved, live(("x", known))))]
 
 
 def test_a_missing_gpu_is_named() -> None:

@@ -73,7 +73,7 @@ def test_unwritable_output(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("args", "status"),
-    [(["--machine", "frontier"], 120), (["--machine", "0xa"], 2), (["--machine", "synthetic:x"], 120)],
+    [(["--machine", "frontir"], 120), (["--machine", "0xa"], 2), (["--machine", "synthetic:x"], 120)],
 )
 def test_refusals_carry_their_exit_status(args: list[str], status: int) -> None:
     """Bad machines leave the command as errors of rankmap's own."""

@@ -1,0 +1,136 @@
+"""Machine presets: what is published about the nodes of a machine, as one TOML file each, read and checked.
+
+The files of rankmap/machines/ come with rankmap; a path names any other. A fact that nobody has published is not in
+the file, and ``unknown`` says which those are. docs/machines.md explains every key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from rankmap.codec import decode, encode
+from rankmap.errors import AllocationError, UsageError
+from rankmap.preset import Dragon, Environment, Gpus, Lines, Memory, Nics, Preset, Site, Structure
+
+__all__ = ["names", "read"]
+
+_FOLDER: Final = Path(__file__).parent.parent / "machines"
+_T = TypeVar("_T")
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the presets that come with rankmap, by name."""
+    return tuple(sorted(file.stem for file in _FOLDER.glob("*.toml")))
+
+
+def read(name: str) -> Preset:
+    """Return the preset of this name, or of this file.
+
+    Raises:
+        AllocationError: It cannot be read, or is not complete; the message has file and line.
+    """
+    file = _FOLDER / f"{name}.toml" if name in names() else Path(name)
+    try:
+        text = file.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        msg = f"the machine preset {file} cannot be read: {reason}"
+        raise AllocationError(msg, hint="docs/machines.md has what a preset looks like") from error
+    return _File(Lines(file=file, lines=tuple(text.splitlines())), data).preset()
+
+
+class _File:
+    """What one file says, checked."""
+
+    def __init__(self, text: Lines, data: dict[str, Any]) -> None:
+        self.text = text
+        self.data = data
+
+    def preset(self) -> Preset:
+        known = {"title", "unknown", "topology", "memory", "gpus", "nics", "site", "environment", "dragon"}
+        for key in self.data.keys() - known:
+            msg = f"{self.text.place(key)}: there is no key {key!r}; the keys are {', '.join(sorted(known))}"
+            raise self._refused(msg)
+        structure = self._table("topology", Structure)
+        if structure is None:
+            msg = f"{self.text.place('topology')}: there is no [topology]"
+            raise self._refused(msg)
+        preset = Preset(
+            name=self.text.file.stem,
+            text=self.text,
+            title=self._text("title"),
+            unknown=self._texts("unknown"),
+            structure=structure,
+            memory=self._tables("memory", Memory),
+            gpus=self._table("gpus", Gpus),
+            nics=self._table("nics", Nics),
+            site=self._table("site", Site),
+            environment=self._tables("environment", Environment),
+            dragon=self._table("dragon", Dragon),
+        )
+        self._check(preset)
+        return preset
+
+    def _check(self, preset: Preset) -> None:
+        """Raise where two facts of the file contradict each other."""
+        nics, gpus = preset.nics, preset.gpus
+        for word, values in (("devices", nics.devices), ("near", nics.near)) if nics is not None else ():
+            if values and nics is not None and len(values) != len(nics.names):
+                msg = f"{self.text.place('nics', word)}: {len(values)} {word} for {len(nics.names)} names"
+                raise self._refused(msg)
+        if gpus is not None and gpus.vendor not in {"NVIDIA", "AMD", "Intel"}:
+            msg = f"{self.text.place('gpus', 'vendor')}: {gpus.vendor!r} is no vendor that rankmap knows"
+            raise self._refused(msg, "write NVIDIA, AMD or Intel")
+        if gpus is not None and (gpus.parts < 1 or not gpus.near):
+            msg = f"{self.text.place('gpus')}: {len(gpus.near)} GPUs of {gpus.parts} parts"
+            raise self._refused(msg, 'near has one CPU list for each card, "" where it is not known')
+
+    def _text(self, key: str) -> str:
+        value = self.data.get(key)
+        if not isinstance(value, str) or not value:
+            msg = f"{self.text.place(key)}: {key} is {'missing' if value is None else 'no text'}"
+            raise self._refused(msg)
+        return value
+
+    def _texts(self, key: str) -> tuple[str, ...]:
+        value = self.data.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            msg = f"{self.text.place(key)}: {key} is no list of texts"
+            raise self._refused(msg)
+        return tuple(value)
+
+    def _table(self, key: str, kind: type[_T]) -> _T | None:
+        return self._decoded(key, kind, self.data[key], 0) if key in self.data else None
+
+    def _tables(self, key: str, kind: type[_T]) -> tuple[_T, ...]:
+        value = self.data.get(key, [])
+        if not isinstance(value, list):
+            msg = f"{self.text.place(key)}: write [[{key}]], there can be several"
+            raise self._refused(msg)
+        return tuple(self._decoded(key, kind, one, i) for i, one in enumerate(value))
+
+    def _decoded(self, key: str, kind: type[_T], value: object, number: int) -> _T:
+        if isinstance(value, dict):
+            optional = {
+                field.name: encode(field.default)
+                for field in dataclasses.fields(kind)  # type: ignore[arg-type]  # each kind is a dataclass
+                if field.default is not dataclasses.MISSING
+            }
+            value = optional | value
+        where = f"[{key}]"
+        try:
+            return decode(kind, value, where=where)  # type: ignore[arg-type]  # decode itself refuses what is no JSON
+        except UsageError as error:
+            found = re.search(rf"{re.escape(where)}\.?(\w*)", error.message)
+            msg = f"{self.text.place(key, found[1] if found else '', number)}: {error.message}"
+            raise self._refused(msg) from error
+
+    def _refused(self, message: str, hint: str = "docs/machines.md explains every key of a preset") -> AllocationError:
+        return AllocationError(message, hint=hint)

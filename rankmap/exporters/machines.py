@@ -1,0 +1,91 @@
+"""Machine presets as text: a list for people, all facts of one with their sources, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from rankmap.codec import encode
+from rankmap.exporters import tables
+from rankmap.exporters import topology as of_nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rankmap.preset import Preset
+    from rankmap.topology import Allocation, NodeTopology
+
+__all__ = ["SCHEMA", "as_json", "details", "table"]
+
+SCHEMA: Final = "rankmap.machines/1"
+
+
+def table(presets: Iterable[tuple[Preset, NodeTopology]]) -> str:
+    """Return one line for each preset, with a newline at the end."""
+    rows = [
+        {
+            "name": preset.name,
+            "cores": len(shape.cores),
+            "CPUs": len(shape.present),
+            "NUMA": sum(domain.local for domain in shape.numa_domains),
+            "GPUs": len(shape.gpus) or "",
+            "NICs": len(shape.nics) or "",
+            "kept by the site": str(shape.reserved),
+            "machine": preset.title,
+        }
+        for preset, shape in presets
+    ]
+    headers = list(rows[0]) if rows else []
+    return tables.simple([list(row.values()) for row in rows], headers) + "\n"
+
+
+def details(preset: Preset, allocation: Allocation) -> str:
+    """Return what is known of one machine, what is not, and where each fact is from."""
+    lines = [preset.title, "", of_nodes.table(allocation).rstrip()]
+    if preset.site is not None and preset.site.scheduler:
+        lines += ["", f"scheduler: {preset.site.scheduler}"]
+    lines += [f"environment: {one.name}={one.value}" for one in preset.environment]
+    if preset.dragon is not None:
+        library = f" over {preset.dragon.library}" if preset.dragon.library else ""
+        lines += [f"Dragon's transport: {preset.dragon.transport}{library}"]
+    lines += ["", *(f"not published: {what}" for what in preset.unknown)] if preset.unknown else []
+    lines += ["", "sources"]
+    lines += [f"  {what}: {source} ({date})" for what, source, date in _sources(preset)]
+    return "\n".join(lines) + "\n"
+
+
+def _sources(preset: Preset) -> Iterable[tuple[str, str, str]]:
+    parts = (
+        ("topology", preset.structure),
+        ("GPUs", preset.gpus),
+        ("NICs", preset.nics),
+        ("site", preset.site),
+        *((one.name, one) for one in preset.environment),
+        ("Dragon", preset.dragon),
+    )
+    for what, part in parts:
+        if part is not None:
+            yield what, part.source, part.date
+
+
+def as_json(presets: Sequence[Preset]) -> str:
+    """Return the presets as one JSON object, indented, with a newline at the end.
+
+    ``schema`` is "rankmap.machines/1"; ``machines`` has one entry for each, with the keys of its TOML file.
+    """
+    machines = [
+        {
+            "name": preset.name,
+            "title": preset.title,
+            "unknown": list(preset.unknown),
+            "topology": encode(preset.structure),
+            "memory": encode(preset.memory),
+            "gpus": encode(preset.gpus),
+            "nics": encode(preset.nics),
+            "site": encode(preset.site),
+            "environment": encode(preset.environment),
+            "dragon": encode(preset.dragon),
+        }
+        for preset in presets
+    ]
+    return json.dumps({"schema": SCHEMA, "machines": machines}, indent=1, ensure_ascii=False) + "\n"
