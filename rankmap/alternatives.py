@@ -96,6 +96,6 @@ def _candidates(allocation: Allocation, spec: LayoutSpec) -> Iterator[LayoutSpec
 def _reason(own: Score, best: Score) -> str:
     """Return the first number in which a layout is worse than the best one, in words; "" for the best."""
     for mine, theirs in zip(own.numbers(), best.numbers(), strict=True):
-        if mine.value > theirs.value:
-            return str(mine) + f" (best: {theirs.value})" * bool(theirs.value)
+        if mine.cost > theirs.cost:
+            return str(mine) + f" (best: {theirs.cost})" * bool(theirs.cost)
     return ""

@@ -101,6 +101,6 @@ def _place(rank: RankPlacement) -> str:
 
 def _scores(one: Plan, other: Plan) -> Iterator[str]:
     for mine, theirs in zip(score(one).numbers(), score(other).numbers(), strict=True):
-        if mine.value != theirs.value:
-            better = "better" if mine.value < theirs.value else "worse"
-            yield f"{better}: {mine}; {theirs.value} in the other"
+        if mine.cost != theirs.cost:
+            better = "better" if mine.cost < theirs.cost else "worse"
+            yield f"{better}: {mine}; {theirs.cost} in the other"

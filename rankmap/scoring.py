@@ -8,7 +8,7 @@ from operator import and_, or_
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
-from rankmap.devices import gpu_ids
+from rankmap.devices import distance, gpu_ids
 from rankmap.layout_parts import Level
 from rankmap.processors import ground, objects_of
 
@@ -20,21 +20,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Number", "Score", "score"]
 
-_LOCAL_DISTANCE = 10  # ACPI SLIT: a domain's distance from itself
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:
-    """One number of a score: 0 is best. ``unit`` is what is counted, ``meaning`` a sentence."""
+    """One number of a score: 0 is best, None does not apply. ``unit`` is what is counted, ``meaning`` a sentence."""
 
     slug: str
-    value: int
+    value: int | None
     unit: str
     meaning: str
 
+    @property
+    def cost(self) -> int:
+        """Return what plans are compared by."""
+        return self.value or 0
+
     def __str__(self) -> str:
         """Return the number in words."""
-        return f"{self.value} {self.unit.removesuffix('s') if self.value == 1 else self.unit} {self.meaning}"
+        return f"{self.cost} {self.unit.removesuffix('s') if self.cost == 1 else self.unit} {self.meaning}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,8 @@ class Score:
         idle_domains: NUMA domains (packages, where there are more) of nodes with ranks that no rank may use.
         spanning_packages: Ranks with CPUs of several packages.
         spanning_numa: Ranks with CPUs of several NUMA domains.
-        gpu_distance: The largest NUMA distance of a rank from a GPU of its own, above that of a local one.
+        gpu_distance: The largest distance of a rank from a GPU of its own: 0 in one L3 cache, 1 in one NUMA domain,
+            else the NUMA distance. None where no rank has GPUs.
         overlapping: Ranks whose CPUs other ranks may use too, though there is a core for each.
         spanning_l3: Ranks with CPUs in several L3 caches, one of which is split with other ranks.
         half_idle: Nodes with ranks on which more than half of the usable cores are idle.
@@ -68,7 +72,7 @@ class Score:
     idle_domains: int
     spanning_packages: int
     spanning_numa: int
-    gpu_distance: int
+    gpu_distance: int | None
     overlapping: int
     spanning_l3: int
     half_idle: int
@@ -86,7 +90,7 @@ class Score:
 
     def key(self) -> tuple[int, ...]:
         """Return what plans are sorted by, the best first."""
-        return tuple(number.value for number in self.numbers())
+        return tuple(number.cost for number in self.numbers())
 
 
 _MEANINGS = {
@@ -98,7 +102,10 @@ _MEANINGS = {
     "idle_domains": ("NUMA domains", "(packages, where there are more) that no rank may use: memory bandwidth is lost"),
     "spanning_packages": ("ranks", "with CPUs of several packages: threads talk across the sockets"),
     "spanning_numa": ("ranks", "with CPUs of several NUMA domains: part of the memory is remote"),
-    "gpu_distance": ("of NUMA distance", "between a rank and its GPU, above a local one's"),
+    "gpu_distance": (
+        "of distance",
+        "between a rank and its GPU: 0 is in one L3 cache, 1 in one NUMA domain, more is farther",
+    ),
     "overlapping": ("ranks", "with CPUs that other ranks may use too: the kernel moves threads about"),
     "spanning_l3": ("ranks", "with CPUs in several L3 caches, one of which is split with other ranks"),
     "half_idle": ("nodes", "with more than half of the cores idle: ask for more cores (-c), or fewer nodes"),
@@ -142,7 +149,7 @@ def score(plan: Plan) -> Score:
         idle_domains=total("idle_domains"),
         spanning_packages=total("spanning_packages"),
         spanning_numa=total("spanning_numa"),
-        gpu_distance=worst("gpu_distance"),
+        gpu_distance=max((far for _, node in nodes if (far := node.counts.gpu_distance) is not None), default=None),
         half_idle=total("half_idle"),
         core_imbalance=max(widths) - min(widths) if widths else 0,
         mixed_kinds=total("mixed_kinds"),
@@ -188,7 +195,9 @@ def _node(topology: NodeTopology, ranks: Sequence[LocalPlacement], reserve: CpuS
             idle_domains=sum(one.isdisjoint(taken) for one in max(domains, packages, key=len)) if all_bound else 0,
             spanning_packages=spanning(packages),
             spanning_numa=spanning(domains),
-            gpu_distance=max((_gpu_distance(topology, local) for local in ranks), default=0),
+            gpu_distance=max(
+                (far for local in ranks if (far := _gpu_distance(topology, local)) is not None), default=None
+            ),
             half_idle=int(2 * n_idle > len(cores)),
             core_imbalance=0,
             mixed_kinds=spanning(kinds),
@@ -264,16 +273,9 @@ def _splitting(distinct: Mapping[CpuSet, int], objects: Sequence[CpuSet]) -> int
     )
 
 
-def _gpu_distance(topology: NodeTopology, local: LocalPlacement) -> int:
-    """Return the distance of a rank from the farthest of its GPUs, above a local one's; 0 where it is not known."""
-    if not local.gpus or local.cpus is None or not topology.distances:
-        return 0
-    position = {domain.os_index: i for i, domain in enumerate(topology.numa_domains)}
-    own = [position[numa] for numa in local.numa]
-    farthest, ids = 0, gpu_ids(topology)
-    for gpu in local.gpus:
-        numa = topology.gpus[ids.index(gpu)].numa if gpu in ids else ()
-        near = [position[one] for one in numa if one in position]
-        if own and near:
-            farthest = max(farthest, min(topology.distances[a][b] for a in own for b in near) - _LOCAL_DISTANCE)
-    return farthest
+def _gpu_distance(topology: NodeTopology, local: LocalPlacement) -> int | None:
+    """Return the distance of a rank from the farthest of its GPUs; None where it has none, or is bound to nothing."""
+    if not local.gpus or local.cpus is None:
+        return None
+    gpus = dict(zip(gpu_ids(topology), topology.gpus, strict=True))
+    return max((distance(topology, gpus[gpu], local.cpus) for gpu in local.gpus if gpu in gpus), default=None)

@@ -59,7 +59,10 @@ def _row(rank: RankPlacement) -> tuple[str, ...]:
 
 def score_table(score: Score) -> str:
     """Return a score as a table: number, value, what it counts."""
-    rows = [(number.slug, number.value, f"{number.unit} {number.meaning}") for number in score.numbers()]
+    rows = [
+        (number.slug, "-" if number.value is None else number.value, f"{number.unit} {number.meaning}")
+        for number in score.numbers()
+    ]
     return tables.simple(rows, ("number", "value", "of"))
 
 

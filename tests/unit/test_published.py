@@ -122,6 +122,13 @@ def test_aurora_has_high_bandwidth_memory_beside_each_socket() -> None:
     assert ["bind:2"] * 6 + ["bind:3"] * 6 == [rank.mem for rank in ranks]
 
 
+def test_published_placements_cost_nothing() -> None:
+    """A GPU of Frontier is in the rank's own L3 cache, one of Polaris in its domain; no GPU, no distance."""
+    for machine, distance in (("frontier", 0), ("polaris", 1), ("juwels-booster", 1)):
+        assert distance == rankmap.score(rankmap.plan(rankmap.load(machine), gpus_per_rank=1)).gpu_distance
+    assert rankmap.score(rankmap.plan(rankmap.load("frontier"), n_ranks=8)).gpu_distance is None
+
+
 def test_what_the_site_keeps_is_used_when_asked() -> None:
     """``--reserve none`` gives ranks the CPUs that the site keeps for itself."""
     with_all = rankmap.plan(rankmap.load("aurora"), reserve="none")

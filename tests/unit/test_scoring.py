@@ -48,7 +48,7 @@ def test_each_number_counts_what_it_says(
 
 def test_the_best_of_plans_has_zeros_only() -> None:
     """A rank for each core."""
-    assert {0} == {number.value for number in score(plan(nodes(NODE), request(n_ranks=16))).numbers()}
+    assert {0} == {number.cost for number in score(plan(nodes(NODE), request(n_ranks=16))).numbers()}
 
 
 def test_reserved_cores_are_not_idle() -> None:
