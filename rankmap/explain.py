@@ -121,8 +121,9 @@ def _domain(spec: LayoutSpec, node: NodeDecisions) -> Iterator[str]:
     n_taken, what = len(node.kind.ranks), "rank"
     if spec.map_by.pattern is Pattern.RS:
         n_taken, what = n_taken // (spec.map_by.count or 1), "resource set"
-    if spec.n_gpus and node.kind.beside_gpus:
-        yield f"place: {n_taken} ranks go where the {len(ground.gpus)} GPUs are, in proportion, each near one of them"
+    if node.kind.beside_gpus:
+        who = f"{n_taken} {what}{'s' * (n_taken != 1)} go{'es' * (n_taken == 1)}"
+        yield f"place: {who} where the {len(ground.gpus)} GPUs are, in proportion, each near one of them"
     elif len(domains) > 1:
         rule = "in proportion to their free processors"
         if n_taken < len(domains):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rankmap.mapping.dealing import Site
     from rankmap.mapping.kinds import Mapped
     from rankmap.processors import Ground, Processor
-    from rankmap.topology import Allocation
+    from rankmap.topology import Allocation, NodeTopology
 
 __all__ = ["automatic"]
 
@@ -55,7 +55,8 @@ def _resource_sets(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Sit
     sets = replace(
         spec,
         map_by=MapBy(),
-        cpus_per_rank=spec.map_by.pe,
+        cpus_per_rank=spec.map_by.pe or 1,
+        gpus_per_rank=spec.map_by.gpus or None,
         n_ranks=spec.n_ranks and spec.n_ranks // each,
         ranks_per_node=spec.ranks_per_node and spec.ranks_per_node // each,
     )
@@ -67,7 +68,7 @@ def _resource_sets(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Sit
         counts = counts if all(n * spec.map_by.gpus <= len(site.ground.gpus) for n, site in pairs) else None
     if counts is None:
         raise _no_sets(spec, sites, room)
-    kinds = Kinds(partial(_set_kind, allocation, spec))
+    kinds = Kinds(partial(_set_kind, allocation, spec, sets))
     kinds.add_all(sites, counts)
     return kinds.mapped(RankBy(order=Order.SLOT))
 
@@ -104,14 +105,14 @@ def _no_sets(spec: LayoutSpec, sites: Sequence[Site], room: Sequence[int]) -> Pl
     )
 
 
-def _set_kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) -> NodeKind:
+def _set_kind(allocation: Allocation, spec: LayoutSpec, sets: LayoutSpec, site: Site, count: int) -> NodeKind:
     each, size = spec.map_by.count or 1, spec.map_by.pe or 1
-    whole = _blocks(site.ground, count, size)
+    topology = allocation.shapes[site.ground.shape_index]
+    whole, near_gpus = _blocks(site.ground, topology, sets, count)
     chosen: list[tuple[int, ...]] = []
     for block in whole:
         ends = [-(-size * i // each) for i in range(each + 1)]  # the first get one more
         chosen += [block[start:stop] for start, stop in pairwise(ends)]
-    topology = allocation.shapes[site.ground.shape_index]
     ranks = placements(topology, [bound(site.ground, c, spec.binding) for c in chosen])
     if spec.map_by.gpus:
         blocks = [site.ground.cpus(block) for block in whole]
@@ -132,11 +133,16 @@ def _set_kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) 
         objects=tuple(i // each for i in range(len(chosen))),
         ranks=ranks,
         object_name="resource set",
+        beside_gpus=near_gpus,
     )
 
 
-def _blocks(ground: Ground, count: int, size: int | None) -> list[tuple[int, ...]]:
-    return _positions(ground, arrange(ground.domains, n_ranks=count, cpus_per_rank=size))
+def _blocks(ground: Ground, topology: NodeTopology, spec: LayoutSpec, count: int) -> tuple[list[tuple[int, ...]], bool]:
+    """Return the processors of each rank, or set, as positions, and whether they were chosen for the GPUs near them."""
+    near = beside_gpus(ground, topology, spec, count) if spec.n_gpus else None
+    if near is not None:
+        return _positions(ground, near), True
+    return _positions(ground, arrange(ground.domains, n_ranks=count, cpus_per_rank=spec.processors_per_rank)), False
 
 
 def _positions(ground: Ground, blocks: Sequence[Sequence[Processor]]) -> list[tuple[int, ...]]:
@@ -147,8 +153,7 @@ def _positions(ground: Ground, blocks: Sequence[Sequence[Processor]]) -> list[tu
 def _kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) -> NodeKind:
     ground = site.ground
     topology, binding = allocation.shapes[ground.shape_index], spec.binding
-    near = beside_gpus(ground, topology, spec, count) if spec.n_gpus else None
-    chosen = _positions(ground, near) if near is not None else _blocks(ground, count, spec.processors_per_rank)
+    chosen, near_gpus = _blocks(ground, topology, spec, count)
     domain_of = {id(one): i for i, domain in enumerate(ground.domains) for one in domain}
     return NodeKind(
         ground=ground,
@@ -156,5 +161,5 @@ def _kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) -> N
         objects=tuple(domain_of[id(ground.processors[block[0]])] for block in chosen),
         ranks=placements(topology, [bound(ground, c, binding) for c in chosen]),
         object_name="NUMA domain",
-        beside_gpus=near is not None,
+        beside_gpus=near_gpus,
     )

@@ -88,6 +88,21 @@ def test_summit_jsrun() -> None:
     assert [str(gpu) for gpu in range(6)] == [rank["gpus"] for rank in ranks]
 
 
+def test_summit_resource_sets() -> None:
+    """OLCF, Summit user guide: six resource sets of seven cores and a GPU fill a node."""
+    ranks = planned("summit", map_by="rs:a=1,c=7,g=1", smt=1)
+
+    assert [str(gpu) for gpu in range(6)] == [rank["gpus"] for rank in ranks]
+    assert ["0", "0", "0", "8", "8", "8"] == [rank["numa"] for rank in ranks]
+
+
+def test_resource_sets_go_where_the_gpus_are() -> None:
+    """Half of the domains of JUWELS Booster have no GPU, and get no resource set with one."""
+    ranks = planned("juwels-booster", map_by="rs:a=2,c=6,g=1", n_ranks=8)
+
+    assert [("1", "1"), ("1", "1"), ("3", "0"), ("3", "0")] == [(rank["numa"], rank["gpus"]) for rank in ranks[:4]]
+
+
 def test_juwels_booster_leaves_half_of_the_domains() -> None:
     """POP CoE, GPU affinity: GPUs 0 to 3 are on NUMA domains 3, 1, 7 and 5."""
     assert JUWELS_GPU_TO_NUMA.split() == [rank["numa"] for rank in planned("juwels-booster", map_by="gpu")]
