@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice, pairwise
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def _flows(
         most: How much a source may send to one sink.
         capacities: How much each sink can take.
     """
-    network = _Network(costs=costs, most=most, flows=[[0] * len(capacities) for _ in supplies])
+    network = _Network(
+        costs=costs, most=most, flows=[[0] * len(capacities) for _ in supplies], users=[set() for _ in capacities]
+    )
     for source in range(len(supplies)):
         while supplies[source]:
             path = network.cheapest_path(source, capacities)
@@ -95,32 +98,40 @@ def _flows(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Network:
-    """Sources and sinks, what goes from each to each, what one unit of it costs, and how much of it there may be."""
+    """Sources and sinks, what goes from each to each, what one unit of it costs, and how much of it there may be.
+
+    ``users`` are the sources that a sink has something from.
+    """
 
     costs: Sequence[Sequence[int]]
     most: Sequence[int]
     flows: list[list[int]]
+    users: list[set[int]]
 
     def cheapest_path(self, source: int, room: Sequence[int]) -> list[tuple[int, int]] | None:
         """Return (source, sink) steps to a sink with room; from the second on, a source gives up the sink before.
 
-        Bellman-Ford: what is given up saves its cost, so that there are negative ones.
+        Bellman-Ford: what is given up saves its cost, so that there are negative ones. From any sink on the way a path
+        goes on to one with room for 0 or more, as the flow so far is the cheapest: a sink that is farther than
+        the nearest with room is on no cheaper path.
         """
         at = {source: 0}
         to: dict[int, int] = {}
         reached_by: dict[int, int] = {}  # the source that a sink is reached from
         gives_up: dict[int, int] = {}  # the sink that a source is asked to give up
+        enough = min((self.costs[source][j] for j in self._open(source) if room[j]), default=inf)
         active = [source]
         while active:
             reached: dict[int, None] = {}
             for i in active:
                 for j in self._open(i):
-                    if j not in to or at[i] + self.costs[i][j] < to[j]:
-                        to[j], reached_by[j] = at[i] + self.costs[i][j], i
+                    far = at[i] + self.costs[i][j]
+                    if far <= enough and (j not in to or far < to[j]):
+                        to[j], reached_by[j] = far, i
                         reached[j] = None
             asked: dict[int, None] = {}
             for j in reached:
-                for i in self._users(j, but=source):
+                for i in self.users[j]:
                     if i not in at or to[j] - self.costs[i][j] < at[i]:
                         at[i], gives_up[i] = to[j] - self.costs[i][j], j
                         asked[i] = None
@@ -143,12 +154,12 @@ class _Network:
             amount = min(amount, self.flows[i][j])
         for i, j in path:
             self.flows[i][j] += amount
+            self.users[j].add(i)
         for i, j in given_up:
             self.flows[i][j] -= amount
+            if not self.flows[i][j]:
+                self.users[j].discard(i)
         return amount
 
     def _open(self, i: int) -> list[int]:
         return [j for j, flow in enumerate(self.flows[i]) if flow < self.most[i]]
-
-    def _users(self, j: int, *, but: int) -> list[int]:
-        return [i for i, row in enumerate(self.flows) if row[j] and i != but]

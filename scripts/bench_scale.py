@@ -11,8 +11,10 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
+from rankmap.assignment import assign
 from rankmap.cpuset import CpuSet
 from rankmap.discovery import hwloc
 from rankmap.discovery.machine import load_all
@@ -45,6 +47,8 @@ def scale(repeats: int) -> list[Row]:
             _in_process(node, repeats),
             _a_million(folder, node),
             _many_shapes(),
+            _assignment(repeats),
+            _with_gpus(repeats),
             _one_large_node(folder, repeats),
         ]
 
@@ -112,6 +116,25 @@ def _many_shapes() -> Row:
     own_s = _timed(lambda: plan(allocation, spec))
     what = f"plan() of 128,000 ranks on 1,000 nodes of {len(allocation.shapes)} shapes"
     return (what, f"{own_s:.2f} s", "-", "-", "5 s", _word(holds=own_s <= 5))  # noqa: PLR2004
+
+
+def _assignment(repeats: int) -> Row:
+    """Time which of 128 ranks has which of 16 GPUs where no two ranks are equally far from all of them."""
+    random = Random(1)  # noqa: S311 - a benchmark
+    distances = [[random.randrange(40) for _ in range(16)] for _ in range(128)]
+    own_s = statistics.median(
+        _timed(lambda: assign(distances, each=1, capacities=[8] * 16)) for _ in range(max(repeats, 9))
+    )
+    what = "128 ranks and 16 GPUs of a node, any distances"
+    return (what, f"{own_s * 1e3:.0f} ms", "-", "-", "20 ms", _word(holds=own_s <= 0.020))  # noqa: PLR2004
+
+
+def _with_gpus(repeats: int) -> Row:
+    allocation = load_all(["10000xaurora"], environ=os.environ)
+    spec = request(gpus_per_rank=1)
+    own_s = statistics.median(_timed(lambda: plan(allocation, spec)) for _ in range(repeats))
+    what = "plan() of 120,000 ranks with a GPU each on 10,000 nodes of 12"
+    return (what, f"{own_s:.2f} s", "-", "-", "1 s", _word(holds=own_s <= 1))
 
 
 def _one_large_node(folder: Path, repeats: int) -> Row:
