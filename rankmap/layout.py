@@ -11,7 +11,7 @@ from rankmap.codec import Json, decode, encode
 from rankmap.cpuset import CpuSet
 from rankmap.errors import UsageError
 from rankmap.hostlist import fold, items
-from rankmap.layout_devices import GpuBind  # noqa: TC001 - the codec reads the type hints at run time
+from rankmap.layout_devices import GpuBind, GpuRule
 from rankmap.layout_memory import MemBind  # noqa: TC001 - as above
 from rankmap.layout_parts import BindTo, Level, MapBy, Pattern, RankBy, ReservePer
 
@@ -150,7 +150,8 @@ class LayoutSpec:
             return self.gpus_per_rank
         if self.gpu_bind is not None and self.gpu_bind.lists:
             return len(self.gpu_bind.lists[0])
-        asked = self.ranks_per_gpu is not None or self.share_gpus or self.gpu_bind is not None
+        bound = self.gpu_bind is not None and self.gpu_bind.rule is not GpuRule.NONE
+        asked = self.ranks_per_gpu is not None or self.share_gpus or bound
         return int(asked or self.map_by.pattern is Pattern.GPU)
 
     @property
@@ -222,7 +223,12 @@ class LayoutSpec:
 
     def counts(self) -> str:
         """Return only the counts asked for (``-n 16 -c 3``), as messages quote them; "" when there are none."""
-        asked = LayoutSpec(n_ranks=self.n_ranks, ranks_per_node=self.ranks_per_node, cpus_per_rank=self.cpus_per_rank)
+        asked = LayoutSpec(
+            n_ranks=self.n_ranks,
+            ranks_per_node=self.ranks_per_node,
+            cpus_per_rank=self.cpus_per_rank,
+            gpus_per_rank=self.gpus_per_rank,
+        )
         return str(asked)
 
     def to_dict(self) -> Json:

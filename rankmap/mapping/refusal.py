@@ -35,6 +35,10 @@ def refusal(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
         lines.append(f"  and {len(kinds) - _MAX_SHAPES} more kinds of node")
     plain = replace(spec, cpus_per_rank=spec.processors_per_rank, map_by=replace(spec.map_by, pe=None))
     fitting = [str(near) for near in nearest(plain, sites)]
+    if any(site.by_gpus for site in sites):
+        shared = replace(plain, share_gpus=True, ranks_per_gpu=None)
+        if _fits(shared, [site._replace(slots=None, by_gpus=False) if site.by_gpus else site for site in sites]):
+            fitting.append(str(shared))
     return PlacementError("\n".join(lines), hint=f"these fit: {' | '.join(fitting)}" if fitting else _NO_ROOM)
 
 
@@ -92,7 +96,8 @@ def _problems(spec: LayoutSpec, sites: Sequence[Site], room: Sequence[int]) -> I
         yield f"{asked}: {what}, take {counted(taken, 'node')}, and there are {len(room)}"
     used = room[: nodes_taken(n_ranks, per_node)] if n_ranks else room
     needed = min(per_node, n_ranks or per_node)
-    full = [sites[i].host for i, r in enumerate(used) if r < needed and not (spec.oversubscribe and r)]
+    shares = [spec.oversubscribe and r and not sites[i].by_gpus for i, r in enumerate(used)]
+    full = [sites[i].host for i, r in enumerate(used) if r < needed and not shares[i]]
     if full:
         yield f"{asked}: {counted(needed, 'rank')}{each} do not fit on {fold(full)}"
 

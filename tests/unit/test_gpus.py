@@ -73,8 +73,8 @@ def test_gpus_of_a_cache_come_before_those_of_a_domain() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"n_ranks": 5, "gpus_per_rank": 1}, "-n 5: 5 ranks do not fit on 1 node with room for 4"),
-        ({"n_ranks": 5, "gpus_per_rank": 1, "oversubscribe": True}, "-n 5: 5 ranks do not fit on 1 node"),
+        ({"n_ranks": 5, "gpus_per_rank": 1}, "-n 5 --gpus-per-rank 1: 5 ranks do not fit on 1 node with room for 4"),
+        ({"n_ranks": 5, "gpus_per_rank": 1, "oversubscribe": True}, "-n 5 --gpus-per-rank 1: 5 ranks do not fit on 1 node"),
         ({"n_ranks": 5, "gpus_per_rank": 1, "map_by": "core"}, "there is room for 4 ranks of 1 core"),
         ({"gpus_per_rank": 5}, "5 GPUs for each rank, and no node has more than 4 free GPUs"),
         ({"n_ranks": 2, "gpu_bind": "list:0"}, "--gpu-bind list:0: 1 list for 2 ranks on n0"),
