@@ -179,6 +179,7 @@ def _nics(shape: NodeTopology) -> str:
             {
                 "NIC": nic.name,
                 "fabric": nic.fabric,
+                "link": "" if nic.linked else "down",
                 "address": nic.pci_address,
                 "NUMA": _ids(nic.numa),
                 "CPUs": str(nic.cpus),

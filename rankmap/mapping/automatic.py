@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rankmap.binding import bound
-from rankmap.devices import gpu_environment, gpu_ids, nearest_gpus
+from rankmap.devices import gpu_environment, gpu_ids, nearest
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
 from rankmap.layout_parts import MapBy, Order, Pattern, RankBy
+from rankmap.mapping.beside import beside, placed_by
 from rankmap.mapping.dealing import alike, deal, enough_gpus, rooms
 from rankmap.mapping.default import arrange
-from rankmap.mapping.gpus import beside_gpus
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
 from rankmap.mapping.refusal import counted, refusal, unit
 
@@ -115,7 +115,7 @@ def _set_kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) 
     ranks = placements(topology, [bound(site.ground, c, spec.binding) for c in chosen])
     if spec.map_by.gpus:
         blocks = [site.ground.cpus(block) for block in whole]
-        given = nearest_gpus(topology, blocks, each=spec.map_by.gpus, free=site.ground.gpus)
+        given = nearest(topology, topology.gpus, blocks, each=spec.map_by.gpus, free=site.ground.gpus)
         assert given is not None  # noqa: S101 - there was room
         ids = gpu_ids(topology)
         ranks = tuple(
@@ -147,7 +147,7 @@ def _positions(ground: Ground, blocks: Sequence[Sequence[Processor]]) -> list[tu
 def _kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) -> NodeKind:
     ground = site.ground
     topology, binding = allocation.shapes[ground.shape_index], spec.binding
-    near = beside_gpus(ground, topology, spec, count) if spec.n_gpus else None
+    near = beside(ground, topology, spec, count) if placed_by(spec) else None
     chosen = _positions(ground, near) if near is not None else _blocks(ground, count, spec.processors_per_rank)
     domain_of = {id(one): i for i, domain in enumerate(ground.domains) for one in domain}
     return NodeKind(
@@ -156,5 +156,5 @@ def _kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) -> N
         objects=tuple(domain_of[id(ground.processors[block[0]])] for block in chosen),
         ranks=placements(topology, [bound(ground, c, binding) for c in chosen]),
         object_name="NUMA domain",
-        beside_gpus=near is not None,
+        beside=placed_by(spec) if near is not None else "",
     )

@@ -151,7 +151,7 @@ def map_bys(draw: st.DrawFn, pattern: Pattern) -> MapBy:  # noqa: PLR0911 - one 
     host = st.sampled_from(("n0", "n0", "n1", "+n0", "+n1", "n0 # x", "", "nope"))
     slot = st.sampled_from(("0", "1", "2", "3", "0-1", "0:*", "1:0", "0:0;1:0", "*"))
     match pattern:
-        case Pattern.AUTO | Pattern.SLOT | Pattern.NODE | Pattern.GPU:
+        case Pattern.AUTO | Pattern.SLOT | Pattern.NODE | Pattern.GPU | Pattern.NIC:
             return replace(base, pattern=pattern)
         case Pattern.OBJECT:
             level = draw(st.sampled_from(OBJECTS))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankmap.cpuset import CpuSet
-from rankmap.devices import distance, gpu_ids, nearest_gpus
+from rankmap.devices import distance, gpu_ids, nearest
 from rankmap.discovery.machine import load
 from rankmap.errors import PlacementError, UsageError
 from rankmap.planner import plan
@@ -133,7 +133,7 @@ def test_no_other_assignment_is_nearer(file: Path) -> None:
         pytest.skip("it has no GPU")
     blocks = [rank.cpus for rank in plan(load(str(file), environ=os.environ), request(n_ranks=n_ranks)).ranks]
     sets = [cpus for cpus in blocks if cpus is not None]
-    given = nearest_gpus(node, sets, each=1, free=range(len(node.gpus)))
+    given = nearest(node, node.gpus, sets, each=1, free=range(len(node.gpus)))
     assert given is not None
     own = sum(distance(node, node.gpus[gpus[0]], cpus) for gpus, cpus in zip(given, sets, strict=True))
     free = range(min(len(node.gpus), 8))
