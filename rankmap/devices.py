@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from rankmap.cpuset import CpuSet
     from rankmap.topology import Gpu, Nic, NodeTopology
 
-__all__ = ["distance", "gpu_environment", "gpu_ids", "nearest"]
+__all__ = ["GPU_VARIABLES", "distance", "gpu_environment", "gpu_ids", "nearest"]
+
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""The variables by which the vendors' libraries show a process some GPUs only; ROCr's before HIP's, which counts on."""
 
 _SAME_DOMAIN, _SAME_PACKAGE, _ELSEWHERE = 10, 20, 40
 """NUMA distances (ACPI SLIT) where a node does not say its own: of one domain, in one package, anywhere."""
