@@ -21,7 +21,7 @@ from rankmap.mapping.dealing import Site
 from rankmap.mapping.extras import with_memory_and_threads
 from rankmap.mapping.gpus import gpu_room, with_gpus
 from rankmap.mapping.listed import manual, rankfile, sequence
-from rankmap.mapping.nics import with_nics
+from rankmap.mapping.nics import nic_room, too_few_nics, with_nics
 from rankmap.mapping.refusal import counted
 from rankmap.processors import ground, objects_of
 from rankmap.ranking import local_order, number_nodes, places_in_order
@@ -205,6 +205,8 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken],
     sites = _sites(allocation, spec, taken)
     if spec.n_gpus > max(len(site.ground.gpus) for site in sites):
         raise _too_few_gpus(spec, sites)
+    if all(nic_room(spec, allocation.topology(site.node_index)) == 0 for site in sites):
+        raise too_few_nics(spec, allocation.topology(sites[0].node_index), sites[0].host)
     try:
         mapped = rule(allocation, spec, sites)
     except PlacementError:
@@ -307,9 +309,11 @@ def _sites(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken]
         here = grounds.get(key)
         if here is None:
             here = grounds[key] = _ground(allocation, spec, *key)
-        most, room = slots.get(node.host), gpu_room(spec, len(here.gpus))
-        by_gpus = room is not None and (most is None or room < most)
-        sites.append(Site(i, node.host, here, room if by_gpus else most, by_gpus))
+        most = slots.get(node.host)
+        rooms = (gpu_room(spec, len(here.gpus)), nic_room(spec, allocation.shapes[node.shape_index]))
+        room = min((one for one in rooms if one is not None), default=None)
+        by_devices = room is not None and (most is None or room < most)
+        sites.append(Site(i, node.host, here, room if by_devices else most, by_devices))
     return sites
 
 

@@ -13,7 +13,7 @@ from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
 from rankmap.layout_parts import MapBy, Order, Pattern, RankBy
 from rankmap.mapping.beside import beside, placed_by
-from rankmap.mapping.dealing import alike, deal, enough_gpus, rooms
+from rankmap.mapping.dealing import alike, deal, enough_devices, rooms
 from rankmap.mapping.default import arrange
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
 from rankmap.mapping.refusal import counted, refusal, unit
@@ -39,7 +39,7 @@ def automatic(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Site]) -
     if spec.map_by.pattern is Pattern.RS:
         return _resource_sets(allocation, spec, sites)
     counts = deal(spec, rooms(sites, cpus_per_rank=spec.processors_per_rank))
-    if counts is None or not enough_gpus(counts, sites):
+    if counts is None or not enough_devices(counts, sites):
         raise refusal(spec, sites)
     kinds = Kinds(partial(_kind, allocation, spec))
     kinds.add_all(sites, counts)

@@ -22,7 +22,22 @@ if TYPE_CHECKING:
     from rankmap.mapping.kinds import NodeKind
     from rankmap.topology import NodeTopology
 
-__all__ = ["with_nics"]
+__all__ = ["nic_room", "too_few_nics", "with_nics"]
+
+
+def nic_room(spec: LayoutSpec, topology: NodeTopology) -> int | None:
+    """Return how many ranks a node has NICs for: none where it has fewer than a rank is to have, else any number."""
+    return 0 if spec.n_nics and spec.n_nics > len(high_speed(topology)) else None
+
+
+def too_few_nics(spec: LayoutSpec, topology: NodeTopology, host: str) -> PlacementError:
+    """Return the error for a node with fewer NICs than a rank is to have."""
+    names = [topology.nics[i].name for i in high_speed(topology)]
+    has = f"which has {counted(len(names), 'high-speed NIC')} ({', '.join(names)})"
+    has = has if names else "which has no NIC with a link"
+    asked = f"--nics-per-rank {spec.nics_per_rank}" if spec.nics_per_rank else f"--map-by {spec.map_by}"
+    hint = f"--nics-per-rank {len(names)} at most" if names else "leave it out; `rankmap topo` shows the network"
+    return PlacementError(f"{asked}: {counted(spec.n_nics, 'NIC')} for each rank on {host}, {has}", hint=hint)
 
 
 def with_nics(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: str) -> NodeKind:
@@ -38,7 +53,7 @@ def with_nics(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: st
         return kind
     free = high_speed(topology)
     if spec.n_nics > len(free):
-        raise _too_few(spec, topology, free, host)
+        raise too_few_nics(spec, topology, host)
     n_ranks = len(kind.ranks)
     places = _places(kind, topology)
     sharing = -(-n_ranks * spec.n_nics // len(free))
@@ -57,14 +72,6 @@ def with_nics(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: st
     if spec.map_by.pattern is Pattern.NIC:
         order.sort(key=lambda i: free.index(given[i][0]))
     return kind.with_ranks(ranks, order)
-
-
-def _too_few(spec: LayoutSpec, topology: NodeTopology, free: Sequence[int], host: str) -> PlacementError:
-    names = ", ".join(topology.nics[i].name for i in free)
-    has = f"which has {counted(len(free), 'high-speed NIC')} ({names})" if free else "which has no NIC with a link"
-    asked = f"--nics-per-rank {spec.nics_per_rank}" if spec.nics_per_rank else f"--map-by {spec.map_by}"
-    hint = f"--nics-per-rank {len(free)} at most" if free else "leave it out; `rankmap topo` shows the network"
-    return PlacementError(f"{asked}: {counted(spec.n_nics, 'NIC')} for each rank on {host}, {has}", hint=hint)
 
 
 def _places(kind: NodeKind, topology: NodeTopology) -> list[CpuSet]:

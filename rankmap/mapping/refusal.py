@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
-from rankmap.mapping.dealing import alike, deal, enough_gpus, nodes_taken, rooms
+from rankmap.mapping.dealing import alike, deal, enough_devices, nodes_taken, rooms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,7 +71,7 @@ def unit(spec: LayoutSpec) -> str:
 def _fits(spec: LayoutSpec, sites: Sequence[Site]) -> bool:
     kept = [site for site in sites if site.host not in spec.exclude_hosts]
     counts = deal(spec, rooms(kept, cpus_per_rank=spec.processors_per_rank))
-    return counts is not None and enough_gpus(counts, kept)
+    return counts is not None and enough_devices(counts, kept)
 
 
 def _problems(spec: LayoutSpec, sites: Sequence[Site], room: Sequence[int]) -> Iterator[str]:
@@ -108,8 +108,10 @@ def _there_is(spec: LayoutSpec, site: Site, hosts: Sequence[str], room: int) -> 
     if len(domains) > 1:
         numa = f"{len(domains)} NUMA domains, {domain_sizes(domains, unit(spec))}"
     slots = "" if site.slots is None else f", {counted(site.slots, 'slot')}"
+    if spec.n_nics and site.by_devices and not site.slots:
+        slots = f", fewer than {counted(spec.n_nics, 'NIC')}"
     if spec.n_gpus:
-        slots = f", {counted(len(site.ground.gpus), 'free GPU')}{'' if site.by_gpus else slots}"
+        slots = f", {counted(len(site.ground.gpus), 'free GPU')}{'' if site.by_devices else slots}"
     each = f" of {counted(spec.processors_per_rank, unit(spec))}" if spec.processors_per_rank else ""
     fits = f"no room for a rank{each}"
     if room:

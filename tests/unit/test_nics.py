@@ -174,6 +174,19 @@ def test_what_cannot_be_had_is_refused(node: NodeTopology, words: dict[str, obje
         request(nics_per_rank=0)
 
 
+def test_nodes_without_enough_nics_have_no_ranks() -> None:
+    """As long as others have room for all."""
+    words = {"n_ranks": 2, "nics_per_rank": 3, "map_by": "node"}
+    made_plan = plan(allocation(HALF, NODE), request(**words))  # type: ignore[arg-type]
+    assert ["n1", "n1"] == [rank.host for rank in made_plan.ranks]
+    assert "n0 has no ranks" in made_plan.notes
+    with pytest.raises(PlacementError) as refused:
+        plan(allocation(HALF, NODE), request(n_ranks=17, nics_per_rank=3))
+    assert (
+        "n0: 16 free cores in 4 NUMA domains, a domain has 4 cores, fewer than 3 NICs: no room" in refused.value.message
+    )
+
+
 def test_nics_are_shown_where_ranks_have_some() -> None:
     """A column of the table, a key of a rank's line, a sentence of why; the saved plan has them too."""
     here = allocation(NODE)
