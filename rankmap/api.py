@@ -80,6 +80,7 @@ def plan(  # noqa: PLR0913 - the words of the command line, each optional
     ranks_per_gpu: int | None = None,
     gpu_bind: str = "",
     share_gpus: bool = False,
+    nics_per_rank: int | None = None,
     mem_bind: str = "",
     threads_per_rank: int | None = None,
     then: Sequence[Mapping[str, Any]] = (),
@@ -106,6 +107,7 @@ def plan(  # noqa: PLR0913 - the words of the command line, each optional
         ranks_per_gpu: How many ranks may share a GPU.
         gpu_bind: Which GPUs a rank gets, as ``--gpu-bind`` takes it ("closest", "list:0:1").
         share_gpus: Whether more ranks than there are GPUs share them evenly.
+        nics_per_rank: High-speed NICs of each rank, the nearest; ranks share them evenly.
         mem_bind: Which memory pages come from, as ``--mem-bind`` takes it ("local", "bind:0-1", "hbm").
         threads_per_rank: Threads of each rank, for the variables of OpenMP.
         then: The other parts of the job (MPMD), each as keywords of its own.
@@ -131,6 +133,7 @@ def plan(  # noqa: PLR0913 - the words of the command line, each optional
         ranks_per_gpu=ranks_per_gpu,
         gpu_bind=gpu_bind,
         share_gpus=share_gpus,
+        nics_per_rank=nics_per_rank,
         mem_bind=mem_bind,
         threads_per_rank=threads_per_rank,
     )

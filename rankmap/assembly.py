@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.mapping.notes import idle_note, layout_notes, unused_note
+from rankmap.nics import with_nic_mapping
 from rankmap.placement import NodeLayout, Part, Plan, PlannedNode
 from rankmap.runs import expand, joined
 
@@ -60,14 +61,14 @@ def assembled(allocation: Allocation, parts: Sequence[PartDecisions]) -> Plan:
 
 
 def _ranks(topology: NodeTopology, here: Here) -> tuple[LocalPlacement, ...]:
-    """Return the local ranks of a node.
+    """Return the local ranks of a node, in their final order: only now is it known who uses which NIC of the node.
 
     Where a part's ranks may use more than they were mapped to, and nobody has asked for that, they leave other parts
     what those have, and the parts before what these may use: the places of parts are disjoint.
     """
     if len(here) == 1:
         ((_, node),) = here
-        return tuple([node.kind.ranks[i] for i in node.order])
+        return with_nic_mapping(topology, [node.kind.ranks[i] for i in node.order])
     ranks: list[LocalPlacement] = []
     before = CpuSet()  # what the parts before may use
     for part, node in here:
@@ -83,7 +84,7 @@ def _ranks(topology: NodeTopology, here: Here) -> tuple[LocalPlacement, ...]:
             ranks.append(local)
             used |= local.cpus or CpuSet()
         before = used
-    return tuple(ranks)
+    return with_nic_mapping(topology, ranks)
 
 
 def _notes(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "compare"]
 
 _MOST_RANKS = 16
-_FIELDS = (("cpus", "CPUs"), ("gpus", "GPUs"), ("mem", "memory policy"), ("env", "environment"))
+_FIELDS = (("cpus", "CPUs"), ("gpus", "GPUs"), ("nics", "NICs"), ("mem", "memory policy"), ("env", "environment"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Which GPUs go with which cores, and what they are called."""
+"""Which GPUs and NICs go with which cores, and what GPUs are called."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rankmap.cpuset import CpuSet
-    from rankmap.topology import Gpu, NodeTopology
+    from rankmap.topology import Gpu, Nic, NodeTopology
 
-__all__ = ["distance", "gpu_environment", "gpu_ids", "nearest_gpus"]
+__all__ = ["GPU_VARIABLES", "distance", "gpu_environment", "gpu_ids", "nearest"]
+
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""The variables by which the vendors' libraries show a process some GPUs only; ROCr's before HIP's, which counts on."""
 
 _SAME_DOMAIN, _SAME_PACKAGE, _ELSEWHERE = 10, 20, 40
 """NUMA distances (ACPI SLIT) where a node does not say its own: of one domain, in one package, anywhere."""
@@ -57,39 +60,46 @@ def gpu_environment(topology: NodeTopology, gpus: Sequence[int]) -> tuple[tuple[
             return ()
 
 
-def nearest_gpus(
-    topology: NodeTopology, blocks: Sequence[CpuSet], *, each: int, free: Sequence[int], sharing: int = 1
+def nearest(
+    topology: NodeTopology,
+    devices: Sequence[Gpu] | Sequence[Nic],
+    blocks: Sequence[CpuSet],
+    *,
+    each: int,
+    free: Sequence[int],
+    sharing: int = 1,
 ) -> tuple[tuple[int, ...], ...] | None:
-    """Return the GPUs of each block of CPUs, as positions in ``topology.gpus``; None where there are too few.
+    """Return the devices of each block of CPUs, as positions in ``devices``; None where there are too few.
 
-    The sum of all distances is the smallest there is; of equals the one in which the first blocks have the first GPUs.
+    The sum of all distances is the smallest there is; of equals the one in which the first blocks have the first ones.
 
     Args:
         topology: The node.
+        devices: Its GPUs, or its NICs.
         blocks: The CPUs of each taker.
-        each: How many GPUs each gets, none of them twice.
-        free: Which GPUs there are to get.
-        sharing: How many takers a GPU can have.
+        each: How many devices each gets, none of them twice.
+        free: Which devices there are to get.
+        sharing: How many takers a device can have.
     """
-    distances = [[distance(topology, topology.gpus[gpu], block) for gpu in free] for block in blocks]
+    distances = [[distance(topology, devices[i], block) for i in free] for block in blocks]
     given = assign(distances, each=each, capacities=[sharing] * len(free))
     return None if given is None else tuple(tuple(free[i] for i in things) for things in given)
 
 
-def distance(topology: NodeTopology, gpu: Gpu, cpus: CpuSet) -> int:
-    """Return how far these CPUs are from a GPU: 0 in its L3, 1 else close to it or in its domain, else NUMA distance.
+def distance(topology: NodeTopology, device: Gpu | Nic, cpus: CpuSet) -> int:
+    """Return how far these CPUs are from a device: 0 in its L3, 1 else close to it or in its domain, else NUMA's.
 
-    0 too where nobody knows what the GPU is close to.
+    0 too where nobody knows what the device is close to.
     """
-    if not gpu.cpus and not gpu.numa:
+    if not device.cpus and not device.numa:
         return 0
-    if not gpu.cpus.isdisjoint(cpus):
-        return int(not any(gpu.cpus.issubset(cache) for cache in objects_of(topology, Level.L3CACHE)))
+    if not device.cpus.isdisjoint(cpus):
+        return int(not any(device.cpus.issubset(cache) for cache in objects_of(topology, Level.L3CACHE)))
     own = {i: d for i, d in enumerate(topology.numa_domains) if d.local and not d.cpus.isdisjoint(cpus)}
-    if any(domain.os_index in gpu.numa for domain in own.values()):
+    if any(domain.os_index in device.numa for domain in own.values()):
         return 1
-    theirs = [i for i, domain in enumerate(topology.numa_domains) if domain.os_index in gpu.numa]
+    theirs = [i for i, domain in enumerate(topology.numa_domains) if domain.os_index in device.numa]
     if topology.distances and own and theirs:
         return max(min(topology.distances[a][b] for a in own for b in theirs), _SAME_DOMAIN + 1)
-    near = [package.cpus for package in topology.packages if not package.cpus.isdisjoint(gpu.cpus)]
+    near = [package.cpus for package in topology.packages if not package.cpus.isdisjoint(device.cpus)]
     return _SAME_PACKAGE if any(not package.isdisjoint(cpus) for package in near) else _ELSEWHERE

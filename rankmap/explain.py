@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rankmap.cpuset import CpuSet
 from rankmap.layout_devices import GpuRule
 from rankmap.layout_parts import Level, Order, Pattern
+from rankmap.nics import high_speed
 from rankmap.runs import length, locate
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rankmap.decisions import Decisions, NodeDecisions, PartDecisions
     from rankmap.layout import LayoutSpec
     from rankmap.placement import RankPlacement
+    from rankmap.topology import NodeTopology
 
 __all__ = ["why"]
 
@@ -44,7 +46,7 @@ def why(decisions: Decisions, rank: int) -> tuple[str, ...]:
     return (
         *_request(decisions, part),
         _node(part, node),
-        *_object(part.spec, node, local),
+        *_object(made.allocation.topology(placement.node_index), part.spec, node, local),
         *_processors(decisions, part, node, local),
         *_reserved(decisions, part, node),
         _binding(part.spec, node, local, placement.cpus),
@@ -94,12 +96,12 @@ def _dealing(spec: LayoutSpec, node: NodeDecisions, n_nodes: int) -> str:
     return by_pattern.get(map_by.pattern, evenly if spec.ranks_per_node is None else each)
 
 
-def _object(spec: LayoutSpec, node: NodeDecisions, local: int) -> Iterator[str]:
+def _object(topology: NodeTopology, spec: LayoutSpec, node: NodeDecisions, local: int) -> Iterator[str]:
     """Say which object the rank was mapped to, and why that one."""
     kind = node.kind
     item = kind.objects[local]
-    if spec.map_by.pattern in {Pattern.AUTO, Pattern.GPU, Pattern.RS}:
-        yield from _domain(spec, node)
+    if spec.map_by.pattern in {Pattern.AUTO, Pattern.GPU, Pattern.NIC, Pattern.RS}:
+        yield from _domain(topology, spec, node)
         if spec.map_by.pattern is Pattern.RS:
             yield f"resource set: number {item} of the node, with {spec.map_by.pe} cores for {spec.map_by.count} ranks"
         return
@@ -114,16 +116,17 @@ def _object(spec: LayoutSpec, node: NodeDecisions, local: int) -> Iterator[str]:
         yield f"{_name(kind.object_name)}: number {item}, as its rank number {turn} there: {rule}"
 
 
-def _domain(spec: LayoutSpec, node: NodeDecisions) -> Iterator[str]:
+def _domain(topology: NodeTopology, spec: LayoutSpec, node: NodeDecisions) -> Iterator[str]:
     """Say how the default deals to NUMA domains, and to kinds of cores."""
     ground = node.kind.ground
     domains = ground.domains
     n_taken, what = len(node.kind.ranks), "rank"
     if spec.map_by.pattern is Pattern.RS:
         n_taken, what = n_taken // (spec.map_by.count or 1), "resource set"
-    if node.kind.beside_gpus:
+    if beside := node.kind.beside:
+        n_devices = len(ground.gpus) if beside == "GPU" else len(high_speed(topology))
         who = f"{n_taken} {what}{'s' * (n_taken != 1)} go{'es' * (n_taken == 1)}"
-        yield f"place: {who} where the {len(ground.gpus)} GPUs are, in proportion, each near one of them"
+        yield f"place: {who} where the {n_devices} {beside}s are, in proportion, each near one of them"
     elif len(domains) > 1:
         rule = "in proportion to their free processors"
         if n_taken < len(domains):
@@ -158,6 +161,8 @@ def _processors(decisions: Decisions, part: PartDecisions, node: NodeDecisions, 
         yield f"  shared with local rank {shared}: {why_shared}"
     if gpus := kind.ranks[local].gpus:
         yield f"GPUs: {','.join(gpus)}: {_gpu_choice(part.spec)}"
+    if nics := kind.ranks[local].nics:
+        yield f"NICs: {','.join(nics)}: {_nic_choice(decisions, node, local)}"
 
 
 def _gpu_choice(spec: LayoutSpec) -> str:
@@ -170,6 +175,18 @@ def _gpu_choice(spec: LayoutSpec) -> str:
     if spec.share_gpus or (spec.ranks_per_gpu or 1) > 1:
         shared = ", shared evenly" if spec.share_gpus else f", {spec.ranks_per_gpu} ranks on one at most"
     return f"near {whose}, so that the distances of all ranks of the node add up to the least{shared}"
+
+
+def _nic_choice(decisions: Decisions, node: NodeDecisions, local: int) -> str:
+    """Say why these NICs, and how many ranks share the first of them."""
+    topology, ranks = decisions.plan.allocation.topology(node.site.node_index), node.kind.ranks
+    mine = ranks[local]
+    close = "the CPUs beside its GPUs" if mine.gpus else "its cores"
+    near = f"near {close}, so that the distances of all ranks of the node add up to the least"
+    n_nics = len(high_speed(topology))
+    n_most = -(-len(ranks) * len(mine.nics) // n_nics)
+    n_users = sum(mine.nics[0] in rank.nics for rank in ranks)
+    return f"{near}; {n_users} of {len(ranks)} ranks use {mine.nics[0]}, no NIC of {n_nics} has more than {n_most}"
 
 
 def _owners(

@@ -51,6 +51,7 @@ class LayoutSpec:
         ranks_per_gpu: How many ranks may share a GPU (``--ranks-per-gpu``); None is one.
         gpu_bind: Which GPUs the ranks get (``--gpu-bind``); None is the closest.
         share_gpus: Whether as many ranks as need be may share a GPU, evenly.
+        nics_per_rank: NICs of each rank (``--nics-per-rank``); None is none, or one where ``--map-by nic`` asks.
         mem_bind: Which memory the ranks' pages come from (``--mem-bind``); None is the kernel's default.
         threads_per_rank: Threads of each rank (``--threads``), for the variables of OpenMP; None sets none.
         hostfile: The name of the file that ``hosts`` are from, for messages; "" where they are from no file.
@@ -77,6 +78,7 @@ class LayoutSpec:
     ranks_per_gpu: int | None = None
     gpu_bind: GpuBind | None = None
     share_gpus: bool = False
+    nics_per_rank: int | None = None
     mem_bind: MemBind | None = None
     threads_per_rank: int | None = None
     hostfile: str = ""
@@ -89,6 +91,7 @@ class LayoutSpec:
             ("--smt", self.smt, "a core has at least one PU"),
             ("--gpus-per-rank", self.gpus_per_rank, "leave it out for ranks without GPUs"),
             ("--ranks-per-gpu", self.ranks_per_gpu, "a GPU that is used has at least one rank"),
+            ("--nics-per-rank", self.nics_per_rank, "leave it out for ranks without NICs of their own"),
             ("--threads", self.threads_per_rank, "a rank has at least one thread"),
         )
         problems = [f"{option} {count}: {why}" for option, count, why in counts if count is not None and count < 1]
@@ -155,6 +158,11 @@ class LayoutSpec:
         return int(asked or self.map_by.pattern is Pattern.GPU)
 
     @property
+    def n_nics(self) -> int:
+        """Return how many NICs each rank gets; 0 where nothing asks for NICs."""
+        return self.nics_per_rank or int(self.map_by.pattern is Pattern.NIC)
+
+    @property
     def threads(self) -> bool:
         """Return whether ranks are given PUs, not cores."""
         return self.map_by.threads or self.map_by.level is Level.HWTHREAD or self.map_by.pattern is Pattern.MANUAL
@@ -204,6 +212,7 @@ class LayoutSpec:
             ("--gpus-per-rank", self.gpus_per_rank),
             ("--ranks-per-gpu", self.ranks_per_gpu),
             ("--gpu-bind", self.gpu_bind),
+            ("--nics-per-rank", self.nics_per_rank),
             ("--mem-bind", self.mem_bind),
             ("--threads", self.threads_per_rank),
             ("--hosts", self._hosts() or None),

@@ -49,7 +49,7 @@ _MEANT = {
 }
 """Words of other launchers and other years for these objects."""
 
-_OTHERS = ("auto", "slot", "node", "gpu", *(example for _, example in _NEEDS.values()))
+_OTHERS = ("auto", "slot", "node", "gpu", "nic", *(example for _, example in _NEEDS.values()))
 _SETS = "rs:a=RANKS,c=CORES or rs:a=RANKS,c=CORES,g=GPUS"
 _COUNT = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
@@ -82,6 +82,7 @@ class Pattern(StrEnum):
     PLANE = "plane"
     RS = "rs"
     GPU = "gpu"
+    NIC = "nic"
     MANUAL = "manual"
     SEQ = "seq"
     RANKFILE = "rankfile"
@@ -316,7 +317,7 @@ def _map_pattern(option: str, words: list[str], read: Reader) -> tuple[MapBy, li
             base = MapBy(pattern=Pattern.MANUAL, lists=tuple(map(CpuSet.parse, values)))
         case "seq" | "rankfile":
             base = MapBy(pattern=Pattern(word), file=read(values[0].removeprefix("file=")))
-        case Pattern.AUTO | Pattern.SLOT | Pattern.NODE | Pattern.GPU:
+        case Pattern.AUTO | Pattern.SLOT | Pattern.NODE | Pattern.GPU | Pattern.NIC:
             base = MapBy(pattern=Pattern(word))
         case _:
             objects = [level for level in Level if level is not Level.NODE]

@@ -30,7 +30,8 @@ class Observation:
         host: The name that its host gives itself (uname(2)).
         pid: Its process id on that host.
         cpus: PU os indices that it may use, read in the rank before the application ran (sched_getaffinity(2)).
-        gpu_variables: The GPU visibility variables that the application got, by name; None before it was started.
+        variables: What the application got of the GPU visibility variables and of those that the plan sets, by name;
+            None before it was started.
         mem: Its memory policy when it was last looked at while running, as a plan writes it ("bind:0"), "default" for
             the kernel's, "" where that is not known.
         threads: Its threads when it was last looked at while running; empty when it ended before that.
@@ -40,6 +41,6 @@ class Observation:
     host: str
     pid: int
     cpus: CpuSet
-    gpu_variables: Mapping[str, str] | None = None
+    variables: Mapping[str, str] | None = None
     mem: str = ""
     threads: tuple[ThreadObservation, ...] = ()

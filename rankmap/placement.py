@@ -31,6 +31,7 @@ class LocalPlacement:
         cpus: PU os indices it is bound to; None is unbound, never empty.
         numa: Os indices of the NUMA domains that ``cpus`` lie in, ascending.
         gpus: GPU ids as Dragon shows them.
+        nics: Names of NICs as Linux shows them; the first is for what uses one NIC only.
         mem: The memory policy, None for the kernel's default.
         env: Environment variables (name, value) that it gets; names are unique.
     """
@@ -38,6 +39,7 @@ class LocalPlacement:
     cpus: CpuSet | None
     numa: tuple[OsIndex, ...] = ()
     gpus: tuple[str, ...] = ()
+    nics: tuple[str, ...] = ()
     mem: str | None = None
     env: tuple[tuple[str, str], ...] = ()
 
@@ -73,6 +75,7 @@ class RankPlacement:
     cpus: CpuSet | None
     numa: tuple[OsIndex, ...]
     gpus: tuple[str, ...] = ()
+    nics: tuple[str, ...] = ()
     mem: str | None = None
     env: tuple[tuple[str, str], ...] = ()
 
@@ -184,6 +187,7 @@ class Plan:
             cpus=local.cpus,
             numa=local.numa,
             gpus=local.gpus,
+            nics=local.nics,
             mem=local.mem,
             env=local.env,
         )

@@ -21,6 +21,7 @@ from rankmap.mapping.dealing import Site
 from rankmap.mapping.extras import with_memory_and_threads
 from rankmap.mapping.gpus import gpu_room, with_gpus
 from rankmap.mapping.listed import manual, rankfile, sequence
+from rankmap.mapping.nics import nic_room, too_few_nics, with_nics
 from rankmap.mapping.refusal import counted
 from rankmap.processors import ground, objects_of
 from rankmap.ranking import local_order, number_nodes, places_in_order
@@ -43,6 +44,7 @@ _RULES: Mapping[Pattern, Callable[[Allocation, LayoutSpec, Sequence[Site]], Mapp
     Pattern.AUTO: automatic,
     Pattern.RS: automatic,
     Pattern.GPU: automatic,
+    Pattern.NIC: automatic,
     Pattern.SLOT: by_pattern,
     Pattern.NODE: by_pattern,
     Pattern.OBJECT: by_pattern,
@@ -115,7 +117,7 @@ def _widest(allocation: Allocation, specs: Sequence[LayoutSpec]) -> int | None:
 
 def _is_open(spec: LayoutSpec) -> bool:
     return (
-        spec.map_by.pattern in {Pattern.AUTO, Pattern.GPU}
+        spec.map_by.pattern in {Pattern.AUTO, Pattern.GPU, Pattern.NIC}
         and spec.processors_per_rank is None
         and spec.n_ranks is not None
     )
@@ -203,6 +205,8 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken],
     sites = _sites(allocation, spec, taken)
     if spec.n_gpus > max(len(site.ground.gpus) for site in sites):
         raise _too_few_gpus(spec, sites)
+    if all(nic_room(spec, allocation.topology(site.node_index)) == 0 for site in sites):
+        raise too_few_nics(spec, allocation.topology(sites[0].node_index), sites[0].host)
     try:
         mapped = rule(allocation, spec, sites)
     except PlacementError:
@@ -211,7 +215,7 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken],
         sites = _sites(allocation, spec, {})  # what is left is not enough: it shares with the parts before
         mapped = rule(allocation, spec, sites)
     _refuse_overload(spec, mapped)
-    if spec.n_gpus or spec.mem_bind is not None or spec.threads_per_rank is not None:
+    if spec.n_gpus or spec.n_nics or spec.mem_bind is not None or spec.threads_per_rank is not None:
         mapped = _completed(allocation, spec, mapped)
     nodes = _numbered(spec, mapped, first_rank)
     with_ranks = {node.site.node_index for node in nodes}
@@ -236,14 +240,14 @@ def _too_few_gpus(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
 
 
 def _completed(allocation: Allocation, spec: LayoutSpec, mapped: Mapped) -> Mapped:
-    """Return the kinds with the GPUs, the memory policy and the threads of their ranks."""
+    """Return the kinds with the GPUs, the NICs, the memory policy and the threads of their ranks."""
     hosts = {index: site.host for site, index in reversed(mapped.used)}
     kinds = []
     for index, kind in enumerate(mapped.kinds):
-        topology = allocation.shapes[kind.ground.shape_index]
-        kinds.append(
-            with_memory_and_threads(with_gpus(kind, topology, spec, hosts[index]), topology, spec, hosts[index])
-        )
+        topology, host, made = allocation.shapes[kind.ground.shape_index], hosts[index], kind
+        for completed in (with_gpus, with_nics, with_memory_and_threads):
+            made = completed(made, topology, spec, host)
+        kinds.append(made)
     return replace(mapped, kinds=tuple(kinds))
 
 
@@ -305,9 +309,11 @@ def _sites(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken]
         here = grounds.get(key)
         if here is None:
             here = grounds[key] = _ground(allocation, spec, *key)
-        most, room = slots.get(node.host), gpu_room(spec, len(here.gpus))
-        by_gpus = room is not None and (most is None or room < most)
-        sites.append(Site(i, node.host, here, room if by_gpus else most, by_gpus))
+        most = slots.get(node.host)
+        rooms = (gpu_room(spec, len(here.gpus)), nic_room(spec, allocation.shapes[node.shape_index]))
+        room = min((one for one in rooms if one is not None), default=None)
+        by_devices = room is not None and (most is None or room < most)
+        sites.append(Site(i, node.host, here, room if by_devices else most, by_devices))
     return sites
 
 

@@ -106,3 +106,6 @@ def _differences(planned: NodeTopology, live: NodeTopology, layout: NodeLayout, 
             yield f"local rank {i} was planned on CPUs {local.cpus}; {absent} are not usable"
         if absent_gpus := [gpu for gpu in local.gpus if gpu not in gpu_ids(live)]:
             yield f"local rank {i} was planned with GPU {','.join(absent_gpus)}; there are {len(live.gpus)} GPUs"
+        if absent_nics := [name for name in local.nics if name not in {nic.name for nic in live.nics}]:
+            names = ", ".join(nic.name for nic in live.nics) or "none"
+            yield f"local rank {i} was planned with NIC {','.join(absent_nics)}; the NICs are {names}"

@@ -48,6 +48,7 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
     ranks_per_gpu: int | None = None,
     gpu_bind: str = "",
     share_gpus: bool = False,
+    nics_per_rank: int | None = None,
     mem_bind: str = "",
     threads_per_rank: int | None = None,
 ) -> LayoutSpec:
@@ -94,6 +95,7 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
         ranks_per_gpu=ranks_per_gpu if sharing is None else sharing,
         gpu_bind=GpuBind.parse(gpu_bind) if gpu_bind else None,
         share_gpus=share_gpus,
+        nics_per_rank=nics_per_rank,
         mem_bind=MemBind.parse(mem_bind) if mem_bind else None,
         threads_per_rank=threads_per_rank,
     )

@@ -163,11 +163,16 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
-    """A network interface: ``name`` as Linux shows it (hsi0, eth0), ``fabric`` its RDMA device name or ""."""
+    """A network interface: ``name`` as Linux shows it (hsi0, eth0), ``fabric`` its RDMA device name or "".
+
+    ``port`` is its port of that device, and ``linked`` False where the device says that the port is not in use.
+    """
 
     name: str
     pci_address: str = ""
     fabric: str = ""
+    port: int = 1
+    linked: bool = True
     cpus: CpuSet = CpuSet()
     numa: tuple[OsIndex, ...] = ()
 

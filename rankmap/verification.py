@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rankmap.devices import gpu_ids
+from rankmap.devices import GPU_VARIABLES, gpu_ids
 from rankmap.report import Finding, RankReport, Report, Severity
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ SLUGS = {
     "memory-differs": "the rank's pages come from elsewhere than planned",
     "thread-outside-cpus": "a thread of the running rank may use CPUs outside the rank's own",
     "unobserved": "the rank was never looked at",
+    "variables-differ": "the application was given another value of a variable than planned",
 }
 """Every kind of finding and its meaning; docs/findings.md has an entry for each."""
 
-_GPU_VARIABLES = frozenset({"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"})
+_OF_GPUS = frozenset({*GPU_VARIABLES, "CUDA_DEVICE_ORDER"})
+"""Variables that decide which GPUs a rank sees."""
 
 
 def verify(
@@ -64,7 +66,8 @@ def _rank_report(planned: RankPlacement, topology: NodeTopology, seen: Observati
 def _observed(seen: Observation, topology: NodeTopology) -> dict[str, Any]:
     # No variable set: every GPU is visible, which is none where the node has none.
     gpus: list[str] | None = None if topology.gpus else []
-    mask = next(iter((seen.gpu_variables or {}).values()), None)
+    variables = seen.variables or {}
+    mask = next((variables[name] for name in GPU_VARIABLES if name in variables), None)
     if mask is not None:
         names = dict(zip([gpu.token for gpu in topology.gpus], gpu_ids(topology), strict=True))
         gpus = [names.get(token, token) for token in mask.split(",") if token]
@@ -98,20 +101,27 @@ def _findings(planned: RankPlacement, seen: Observation | None) -> list[Finding]
             for thread in seen.threads
             if not thread.cpus.issubset(allowed)
         ]
-    found += _gpu_findings(planned, seen.gpu_variables)
+    found += _variable_findings(planned, seen.variables)
     if planned.mem is not None and seen.mem not in {"", planned.mem}:
         found.append(_error("memory-differs", planned.mem, seen.mem))
     return found
 
 
-def _gpu_findings(planned: RankPlacement, variables: Mapping[str, str] | None) -> Iterator[Finding]:
-    """Yield each variable that would show a rank other GPUs than its own; None: it has not been started."""
-    if variables is None or not planned.gpus:
+def _variable_findings(planned: RankPlacement, variables: Mapping[str, str] | None) -> Iterator[Finding]:
+    """Yield each planned variable that the rank got otherwise, and each that would show it other GPUs than its own.
+
+    ``variables`` None: it has not been started.
+    """
+    if variables is None:
         return
-    for name, value in planned.env:
-        if name in _GPU_VARIABLES and variables.get(name) != value:
-            found = f"{name}={variables[name]}" if name in variables else f"no {name}"
-            yield _error("gpus-differ", f"{name}={value}", found)
+    own = dict(planned.env)
+    for name, value in own.items():
+        if variables.get(name) != value:
+            slug = "gpus-differ" if name in _OF_GPUS else "variables-differ"
+            yield _error(slug, f"{name}={value}", f"{name}={variables[name]}" if name in variables else f"no {name}")
+    for name in GPU_VARIABLES if planned.gpus else ():
+        if name in variables and name not in own:
+            yield _error("gpus-differ", f"no {name}", f"{name}={variables[name]}")
 
 
 def _error(slug: str, expected: str, observed: str) -> Finding:

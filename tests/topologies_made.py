@@ -15,6 +15,7 @@ from rankmap.topology import (
     Die,
     Gpu,
     LogicalIndex,
+    Nic,
     NodeTopology,
     NumaDomain,
     OsIndex,
@@ -165,6 +166,22 @@ def with_kinds(topology: NodeTopology, *kinds: tuple[str, int, str]) -> NodeTopo
             for i, core in enumerate(topology.cores)
         ),
     )
+
+
+def with_nics(topology: NodeTopology, *homes: int | None, name: str = "hsn{}", fabric: str = "") -> NodeTopology:
+    """Return the node with a NIC close to each of these NUMA domains, by position; None: nobody knows where it is."""
+    nics = []
+    for i, home in enumerate(homes):
+        domain = None if home is None else topology.numa_domains[home]
+        nics.append(
+            Nic(
+                name=name.format(i),
+                fabric=fabric.format(i),
+                cpus=domain.cpus if domain else CpuSet(),
+                numa=(domain.os_index,) if domain else (),
+            )
+        )
+    return replace(topology, nics=(*topology.nics, *nics))
 
 
 def with_gpus(topology: NodeTopology, *homes: int | None) -> NodeTopology:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["LayoutCommand", "layout_options", "load_plan"]
 
 _MAP_HELP = (
-    "Where ranks go: auto (default), slot, node, gpu, an object (hwthread, core, l1cache, l2cache, l3cache, numa, die, "
-    "package), ppr:N:OBJECT, plane:K, rs:a=RANKS,c=CORES[,g=GPUS], manual:LIST:LIST..., seq:FILE, rankfile:FILE; with "
-    "PE=N, SPAN, HWTCPUS, CORECPUS, PACK, SCATTER, OVERSUBSCRIBE, NOOVERSUBSCRIBE, pe-list=LIST."
+    "Where ranks go: auto (default), slot, node, gpu, nic, an object (hwthread, core, l1cache, l2cache, l3cache, numa, "
+    "die, package), ppr:N:OBJECT, plane:K, rs:a=RANKS,c=CORES[,g=GPUS], manual:LIST:LIST..., seq:FILE, rankfile:FILE; "
+    "with PE=N, SPAN, HWTCPUS, CORECPUS, PACK, SCATTER, OVERSUBSCRIBE, NOOVERSUBSCRIBE, pe-list=LIST."
 )
 _RANK_HELP = "How they are numbered: slot, node, fill, span, object, plane:K, file:FILE."
 _BIND_HELP = "What each may use: none, explicit, or an object as for --map-by; with overload-allowed."
@@ -56,6 +56,7 @@ _OPTIONS = (
         "--gpu-bind", default="", metavar="RULE", help="Which GPUs: closest, round-robin, list:IDS:IDS..., none."
     ),
     click.option("--share-gpus", is_flag=True, help="Let more ranks than there are GPUs share them evenly."),
+    click.option("--nics-per-rank", type=int, metavar="K", help="High-speed NICs of each rank, the nearest."),
     click.option(
         "--mem-bind",
         default="",
@@ -79,7 +80,7 @@ _OPTIONS = (
 _NAMES = frozenset(
     {"n_ranks", "ranks_per_node", "cpus_per_rank", "map_by", "rank_by", "bind_to", "smt", "oversubscribe", "reserve"}
     | {"reserve_per", "hosts", "exclude_hosts", "hostfile"}
-    | {"gpus_per_rank", "ranks_per_gpu", "gpu_bind", "share_gpus", "mem_bind", "threads_per_rank"}
+    | {"gpus_per_rank", "ranks_per_gpu", "gpu_bind", "share_gpus", "nics_per_rank", "mem_bind", "threads_per_rank"}
 )
 
 

@@ -25,6 +25,7 @@ __all__ = ["gpus_of", "nics_of"]
 
 _GPU_TYPES: Final = ("1", "5")  # hwloc 2's osdev_type: GPU, co-processor
 _NETWORK_TYPE, _OPENFABRICS_TYPE = "2", "3"
+_PORT_ACTIVE: Final = "4"
 
 _APIS: Final = ("cuda", "rsmi", "ze", "nvml", "opencl")
 """The APIs whose devices are GPUs. Their numbers order a node's GPUs, the first API that numbers one decides."""
@@ -178,12 +179,14 @@ def nics_of(tree: Tree, domains: tuple[NumaDomain, ...]) -> tuple[Nic, ...]:
             name=name,
             pci_address="" if found.card is None else found.card.get("pci_busid", ""),
             fabric=fabric,
+            port=port,
+            linked=_is_linked(fabrics[seat], fabric, port),
             cpus=close.cpus,
             numa=close.numa,
         )
         for seat, found in seats.items()
         for close in (_close_to(found.place, tree, domains),)
-        for name, fabric in _pairs(_names(interfaces[seat]), _names(fabrics[seat]))
+        for name, fabric, port in _pairs(_names(interfaces[seat]), _names(fabrics[seat]))
     )
 
 
@@ -191,11 +194,21 @@ def _names(devices: list[Found]) -> list[str]:
     return sorted(device.element.get("name", "") for device in devices)
 
 
-def _pairs(interfaces: list[str], fabrics: list[str]) -> list[tuple[str, str]]:
-    """Return (interface, RDMA device) pairs; two ports may share one device, a device may have no interface."""
+def _pairs(interfaces: list[str], fabrics: list[str]) -> list[tuple[str, str, int]]:
+    """Return interface, RDMA device and port; two ports may share one device, a device may have no interface."""
     if not interfaces:
-        return [(fabric, fabric) for fabric in fabrics]
+        return [(fabric, fabric, 1) for fabric in fabrics]
+    last = max(len(fabrics) - 1, 0)
     return [
-        (interface, fabrics[min(index, len(fabrics) - 1)] if fabrics else "")
+        (interface, fabrics[min(index, last)] if fabrics else "", max(index - last, 0) + 1 if fabrics else 1)
         for index, interface in enumerate(interfaces)
     ]
+
+
+def _is_linked(devices: list[Found], fabric: str, port: int) -> bool:
+    """Return False where an RDMA device says that this port of it is not active.
+
+    Source: hwloc 2.x manual, "Object attributes", PortNState; ibv_query_port(3): 4 is IBV_PORT_ACTIVE.
+    """
+    states = [infos(one.element).get(f"Port{port}State") for one in devices if one.element.get("name") == fabric]
+    return all(state in {None, _PORT_ACTIVE} for state in states)

@@ -24,6 +24,8 @@ _HEADERS = ("rank", "node", "local", "cpus", "numa", "gpus")
 def table(plan: Plan) -> str:
     """Return one row per rank: host, local rank, CPUs as a Linux list, NUMA domains, GPUs; "-" where there is none.
 
+    NICs are a column of their own where ranks have some.
+
     Of more than 200 ranks the first 100 and the last 20 are shown, and how many are left out.
     """
     n_ranks = plan.n_ranks
@@ -38,15 +40,17 @@ def table(plan: Plan) -> str:
 
 
 def _rows(plan: Plan, *parts: range) -> str:
+    with_nics = any(local.nics for layout in plan.layouts for local in layout.ranks)
+    headers = (*_HEADERS, *["nics"] * with_nics)
     rows: list[tuple[str, ...]] = []
     for part in parts:
         if rows:
-            rows.append(("...",) * len(_HEADERS))
-        rows += [_row(plan.rank(rank)) for rank in part]
-    return tables.simple(rows, _HEADERS)
+            rows.append(("...",) * len(headers))
+        rows += [_row(plan.rank(rank), with_nics=with_nics) for rank in part]
+    return tables.simple(rows, headers)
 
 
-def _row(rank: RankPlacement) -> tuple[str, ...]:
+def _row(rank: RankPlacement, *, with_nics: bool) -> tuple[str, ...]:
     return (
         str(rank.rank),
         rank.host,
@@ -54,6 +58,7 @@ def _row(rank: RankPlacement) -> tuple[str, ...]:
         "unbound" if rank.cpus is None else str(rank.cpus),
         ",".join(map(str, rank.numa)) or "-",
         ",".join(rank.gpus) or "-",
+        *[",".join(rank.nics) or "-"] * with_nics,
     )
 
 
@@ -88,7 +93,7 @@ def ranks_lines(plan: Plan) -> Iterator[str]:
     """Yield every rank as a line of JSON without its line end, in rank order: the ``--format ranks`` contract.
 
     CPUs and NUMA domains are os indices; ``cpus`` is null for an unbound rank. What ranks of alike nodes have in
-    common is put into text once.
+    common is put into text once. A rank without NICs has no key for them.
     """
     rests = [[_rest(local) for local in layout.ranks] for layout in plan.layouts]
     nodes = {node.node_index: json.dumps(plan.allocation.nodes[node.node_index].host) for node in plan.nodes}
@@ -103,6 +108,7 @@ def _rest(local: LocalPlacement) -> str:
         "cpus": None if local.cpus is None else list(local.cpus),
         "numa": local.numa,
         "gpus": local.gpus,
+        **({"nics": local.nics} if local.nics else {}),
         "mem": local.mem,
         "env": dict(local.env),
     }

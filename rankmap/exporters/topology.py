@@ -190,6 +190,7 @@ def _nics(shape: NodeTopology) -> str:
             {
                 "NIC": nic.name,
                 "fabric": nic.fabric,
+                "link": "" if nic.linked else "down",
                 "address": _address(nic.pci_address),
                 "NUMA": _ids(nic.numa),
                 "CPUs": str(nic.cpus),

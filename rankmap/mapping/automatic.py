@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rankmap.binding import bound
-from rankmap.devices import gpu_environment, gpu_ids, nearest_gpus
+from rankmap.devices import gpu_environment, gpu_ids, nearest
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
 from rankmap.layout_parts import MapBy, Order, Pattern, RankBy
-from rankmap.mapping.dealing import alike, deal, enough_gpus, rooms
+from rankmap.mapping.beside import beside, placed_by
+from rankmap.mapping.dealing import alike, deal, enough_devices, rooms
 from rankmap.mapping.default import arrange
-from rankmap.mapping.gpus import beside_gpus
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
 from rankmap.mapping.refusal import counted, refusal, unit
 
@@ -39,7 +39,7 @@ def automatic(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Site]) -
     if spec.map_by.pattern is Pattern.RS:
         return _resource_sets(allocation, spec, sites)
     counts = deal(spec, rooms(sites, cpus_per_rank=spec.processors_per_rank))
-    if counts is None or not enough_gpus(counts, sites):
+    if counts is None or not enough_devices(counts, sites):
         raise refusal(spec, sites)
     kinds = Kinds(partial(_kind, allocation, spec))
     kinds.add_all(sites, counts)
@@ -108,7 +108,7 @@ def _no_sets(spec: LayoutSpec, sites: Sequence[Site], room: Sequence[int]) -> Pl
 def _set_kind(allocation: Allocation, spec: LayoutSpec, sets: LayoutSpec, site: Site, count: int) -> NodeKind:
     each, size = spec.map_by.count or 1, spec.map_by.pe or 1
     topology = allocation.shapes[site.ground.shape_index]
-    whole, near_gpus = _blocks(site.ground, topology, sets, count)
+    whole, by = _blocks(site.ground, topology, sets, count)
     chosen: list[tuple[int, ...]] = []
     for block in whole:
         ends = [-(-size * i // each) for i in range(each + 1)]  # the first get one more
@@ -116,7 +116,7 @@ def _set_kind(allocation: Allocation, spec: LayoutSpec, sets: LayoutSpec, site: 
     ranks = placements(topology, [bound(site.ground, c, spec.binding) for c in chosen])
     if spec.map_by.gpus:
         blocks = [site.ground.cpus(block) for block in whole]
-        given = nearest_gpus(topology, blocks, each=spec.map_by.gpus, free=site.ground.gpus)
+        given = nearest(topology, topology.gpus, blocks, each=spec.map_by.gpus, free=site.ground.gpus)
         assert given is not None  # noqa: S101 - there was room
         ids = gpu_ids(topology)
         ranks = tuple(
@@ -133,16 +133,16 @@ def _set_kind(allocation: Allocation, spec: LayoutSpec, sets: LayoutSpec, site: 
         objects=tuple(i // each for i in range(len(chosen))),
         ranks=ranks,
         object_name="resource set",
-        beside_gpus=near_gpus,
+        beside=by,
     )
 
 
-def _blocks(ground: Ground, topology: NodeTopology, spec: LayoutSpec, count: int) -> tuple[list[tuple[int, ...]], bool]:
-    """Return the processors of each rank, or set, as positions, and whether they were chosen for the GPUs near them."""
-    near = beside_gpus(ground, topology, spec, count) if spec.n_gpus else None
+def _blocks(ground: Ground, topology: NodeTopology, spec: LayoutSpec, count: int) -> tuple[list[tuple[int, ...]], str]:
+    """Return the processors of each rank, or set, as positions, and the devices that they were chosen for."""
+    near = beside(ground, topology, spec, count) if placed_by(spec) else None
     if near is not None:
-        return _positions(ground, near), True
-    return _positions(ground, arrange(ground.domains, n_ranks=count, cpus_per_rank=spec.processors_per_rank)), False
+        return _positions(ground, near), placed_by(spec)
+    return _positions(ground, arrange(ground.domains, n_ranks=count, cpus_per_rank=spec.processors_per_rank)), ""
 
 
 def _positions(ground: Ground, blocks: Sequence[Sequence[Processor]]) -> list[tuple[int, ...]]:
@@ -153,7 +153,7 @@ def _positions(ground: Ground, blocks: Sequence[Sequence[Processor]]) -> list[tu
 def _kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) -> NodeKind:
     ground = site.ground
     topology, binding = allocation.shapes[ground.shape_index], spec.binding
-    chosen, near_gpus = _blocks(ground, topology, spec, count)
+    chosen, by = _blocks(ground, topology, spec, count)
     domain_of = {id(one): i for i, domain in enumerate(ground.domains) for one in domain}
     return NodeKind(
         ground=ground,
@@ -161,5 +161,5 @@ def _kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) -> N
         objects=tuple(domain_of[id(ground.processors[block[0]])] for block in chosen),
         ranks=placements(topology, [bound(ground, c, binding) for c in chosen]),
         object_name="NUMA domain",
-        beside_gpus=near_gpus,
+        beside=by,
     )

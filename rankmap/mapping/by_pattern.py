@@ -11,7 +11,7 @@ from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
 from rankmap.layout_parts import Level, Order, Pattern, RankBy, wider
 from rankmap.mapping.apportion import proportional
-from rankmap.mapping.dealing import MAX_ON_NODE, enough_gpus
+from rankmap.mapping.dealing import MAX_ON_NODE, enough_devices
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
 from rankmap.mapping.patterns import Room, share
 from rankmap.mapping.refusal import counted, unit
@@ -43,7 +43,7 @@ def by_pattern(allocation: Allocation, spec: LayoutSpec, sites: Sequence[Site]) 
     objects = {ground: ground.objects(level) for ground in dict.fromkeys(site.ground for site in sites)}
     there = _rooms(spec, sites, objects)
     shared = _counts(spec, there)
-    if shared is None or not enough_gpus([sum(counts) for counts in shared], sites):
+    if shared is None or not enough_devices([sum(counts) for counts in shared], sites):
         raise _refusal(spec, sites, objects, there)
     kinds = Kinds(partial(_kind, allocation, spec, objects))
     for site, counts in zip(sites, shared, strict=True):
@@ -198,7 +198,7 @@ def _holds(spec: LayoutSpec, sites: Sequence[Site], objects: dict[Ground, Object
     if spec.oversubscribe and not spec.may_overload:
         return False
     counts = _counts(spec, _rooms(spec, sites, objects))
-    return counts is not None and enough_gpus([sum(count) for count in counts], sites)
+    return counts is not None and enough_devices([sum(count) for count in counts], sites)
 
 
 def _too_narrow(spec: LayoutSpec, each: int, widest: int, shared: Sequence[str]) -> PlacementError:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rankmap.layout import LayoutSpec
     from rankmap.processors import Ground
 
-__all__ = ["MAX_ON_NODE", "Site", "alike", "deal", "enough_gpus", "nodes_taken", "rooms"]
+__all__ = ["MAX_ON_NODE", "Site", "alike", "deal", "enough_devices", "nodes_taken", "rooms"]
 
 MAX_ON_NODE = 4 * 1024 * 1024
 """No Linux host has more processes. Source: linux, include/linux/threads.h, PID_MAX_LIMIT."""
@@ -22,14 +22,14 @@ MAX_ON_NODE = 4 * 1024 * 1024
 class Site(NamedTuple):
     """A node that the request may use: its position in the allocation, what it has, and its slots if it has any.
 
-    ``by_gpus`` says that ``slots`` are as many as its GPUs are enough for.
+    ``by_devices`` says that ``slots`` are as many as its GPUs and NICs are enough for.
     """
 
     node_index: int
     host: str
     ground: Ground
     slots: int | None = None
-    by_gpus: bool = False
+    by_devices: bool = False
 
 
 def alike(sites: Sequence[Site]) -> list[list[int]]:
@@ -78,10 +78,10 @@ def deal(spec: LayoutSpec, room: Sequence[int]) -> tuple[int, ...] | None:
     return tuple(counts) if fits else None
 
 
-def enough_gpus(counts: Sequence[int], sites: Sequence[Site]) -> bool:
-    """Return whether no site has more ranks than its GPUs are enough for; cores that are shared do not change that."""
+def enough_devices(counts: Sequence[int], sites: Sequence[Site]) -> bool:
+    """Return whether no site has more ranks than GPUs and NICs are enough for, whether or not they share cores."""
     pairs = zip(counts, sites, strict=True)
-    return all(not site.by_gpus or site.slots is None or count <= site.slots for count, site in pairs)
+    return all(not site.by_devices or site.slots is None or count <= site.slots for count, site in pairs)
 
 
 def nodes_taken(n_ranks: int, ranks_per_node: int) -> int:

@@ -1,16 +1,14 @@
-"""Ranks with GPUs: how many a node holds, cores next to the GPUs, and which rank gets which GPU."""
+"""Ranks with GPUs: how many a node holds, and which rank gets which GPU."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rankmap.devices import gpu_environment, gpu_ids, nearest_gpus
+from rankmap.devices import gpu_environment, gpu_ids, nearest
 from rankmap.errors import PlacementError
 from rankmap.layout_devices import GpuBind, GpuRule
 from rankmap.layout_parts import Pattern
-from rankmap.mapping.apportion import proportional
-from rankmap.mapping.default import arrange, capacity
 from rankmap.mapping.refusal import counted
 
 if TYPE_CHECKING:
@@ -18,10 +16,9 @@ if TYPE_CHECKING:
 
     from rankmap.layout import LayoutSpec
     from rankmap.mapping.kinds import NodeKind
-    from rankmap.processors import Domain, Ground, Processor
     from rankmap.topology import NodeTopology
 
-__all__ = ["beside_gpus", "gpu_room", "with_gpus"]
+__all__ = ["gpu_room", "with_gpus"]
 
 
 def gpu_room(spec: LayoutSpec, n_gpus: int) -> int | None:
@@ -33,66 +30,6 @@ def gpu_room(spec: LayoutSpec, n_gpus: int) -> int | None:
     if spec.share_gpus or (spec.gpu_bind is not None and spec.gpu_bind.rule in {GpuRule.NONE, GpuRule.LIST}):
         return None
     return n_gpus * (spec.ranks_per_gpu or 1) // spec.n_gpus
-
-
-def beside_gpus(
-    ground: Ground, topology: NodeTopology, spec: LayoutSpec, count: int
-) -> list[tuple[Processor, ...]] | None:
-    """Return the processors of each rank of a node, all near the GPUs of the node; None where that does not work out.
-
-    The ranks go to the homes of the GPUs (the processors that a GPU is close to) in proportion to their GPUs, and have
-    processors of one home only. It does not work out where nobody knows what a GPU is close to, where the processors
-    of a home are all those of others too, or where they are too few.
-    """
-    homes = _homes(ground, topology)
-    if homes is None:
-        return None
-    size = spec.processors_per_rank
-    weights = [n_gpus for _, n_gpus in homes]
-    room = [capacity(_domains(ground, home), cpus_per_rank=size) for home, _ in homes]
-    if not spec.share_gpus:
-        sharing = spec.ranks_per_gpu or 1
-        room = [min(held, n * sharing // spec.n_gpus) for held, n in zip(room, weights, strict=True)]
-    if sum(room) < count:
-        return None
-    counts = proportional(count, weights=weights, low=[0] * len(room), high=room)
-    blocks: list[tuple[Processor, ...]] = []
-    for (home, _), n in zip(homes, counts, strict=True):
-        if n:
-            blocks += arrange(_domains(ground, home), n_ranks=n, cpus_per_rank=size)
-    return blocks
-
-
-def _homes(ground: Ground, topology: NodeTopology) -> list[tuple[set[int], int]] | None:
-    """Return the homes in the order of their first processor, as positions, each with its number of GPUs."""
-    members: dict[tuple[int, ...], int] = {}
-    for i in ground.gpus:
-        gpu = topology.gpus[i]
-        near = tuple(p for p, one in enumerate(ground.processors) if not one.cpus.isdisjoint(gpu.cpus))
-        if not near:
-            sets = [d.cpus for d in topology.numa_domains if d.local and d.os_index in gpu.numa]
-            near = tuple(
-                p for p, one in enumerate(ground.processors) if any(not one.cpus.isdisjoint(cpus) for cpus in sets)
-            )
-        if not near:
-            return None
-        members[near] = members.get(near, 0) + 1
-    taken: set[int] = set()
-    homes = []
-    for near, n_gpus in sorted(members.items(), key=lambda item: len(item[0])):
-        own = set(near) - taken
-        if not own:
-            return None
-        taken |= own
-        homes.append((own, n_gpus))
-    return sorted(homes, key=lambda home: min(home[0]))
-
-
-def _domains(ground: Ground, home: set[int]) -> list[Domain]:
-    """Return the ground's domains without the processors that are not in this home."""
-    wanted = {id(ground.processors[position]) for position in home}
-    parts = [tuple(one for one in domain if id(one) in wanted) for domain in ground.domains]
-    return [part for part in parts if part]
 
 
 def with_gpus(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: str) -> NodeKind:
@@ -118,12 +55,7 @@ def with_gpus(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: st
     order = list(range(len(ranks)))
     if spec.map_by.pattern is Pattern.GPU:
         order.sort(key=lambda i: min(given[i]))
-    return replace(
-        kind,
-        chosen=tuple(kind.chosen[i] for i in order),
-        objects=tuple(kind.objects[i] for i in order),
-        ranks=tuple(ranks[i] for i in order),
-    )
+    return kind.with_ranks(ranks, order)
 
 
 def _dealt(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, bind: GpuBind) -> Sequence[tuple[int, ...]] | None:
@@ -131,7 +63,7 @@ def _dealt(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, bind: GpuBi
     sharing = -(-n_ranks * each // max(len(free), 1)) if spec.share_gpus else spec.ranks_per_gpu or 1
     if bind.rule is GpuRule.CLOSEST:
         blocks = [kind.ground.cpus(positions) for positions in kind.chosen]
-        return nearest_gpus(topology, blocks, each=each, free=free, sharing=sharing)
+        return nearest(topology, topology.gpus, blocks, each=each, free=free, sharing=sharing)
     if each > len(free) or n_ranks * each > sharing * len(free):
         return None
     return [tuple(free[(rank * each + i) % len(free)] for i in range(each)) for rank in range(n_ranks)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rankmap.placement import LocalPlacement
@@ -32,7 +32,7 @@ class NodeKind:
         objects: Which object each rank was mapped to, of those that ``object_name`` names.
         ranks: Where each rank is.
         object_name: What the objects are.
-        beside_gpus: Whether the processors were chosen for the GPUs that they are near to.
+        beside: The devices that the processors were chosen for, to be near to them: "GPU", "NIC", "" for none.
     """
 
     ground: Ground
@@ -40,12 +40,21 @@ class NodeKind:
     objects: tuple[int, ...]
     ranks: tuple[LocalPlacement, ...]
     object_name: str
-    beside_gpus: bool = False
+    beside: str = ""
 
     @property
     def taken(self) -> CpuSet:
         """Return the PUs of all processors that ranks have, bound to them or not."""
         return self.ground.cpus({position for positions in self.chosen for position in positions})
+
+    def with_ranks(self, ranks: Sequence[LocalPlacement], order: Sequence[int]) -> NodeKind:
+        """Return the kind with these placements of its ranks, mapped in this order of them."""
+        return replace(
+            self,
+            chosen=tuple(self.chosen[i] for i in order),
+            objects=tuple(self.objects[i] for i in order),
+            ranks=tuple(ranks[i] for i in order),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
-from rankmap.mapping.dealing import alike, deal, enough_gpus, nodes_taken, rooms
+from rankmap.mapping.dealing import alike, deal, enough_devices, nodes_taken, rooms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,9 +35,9 @@ def refusal(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
         lines.append(f"  and {len(kinds) - _MAX_SHAPES} more kinds of node")
     plain = replace(spec, cpus_per_rank=spec.processors_per_rank, map_by=replace(spec.map_by, pe=None))
     fitting = [str(near) for near in nearest(plain, sites)]
-    if any(site.by_gpus for site in sites):
+    if spec.n_gpus and any(site.by_devices for site in sites):
         shared = replace(plain, share_gpus=True, ranks_per_gpu=None)
-        if _fits(shared, [site._replace(slots=None, by_gpus=False) if site.by_gpus else site for site in sites]):
+        if _fits(shared, [site._replace(slots=None, by_devices=False) if site.by_devices else site for site in sites]):
             fitting.append(str(shared))
     return PlacementError("\n".join(lines), hint=f"these fit: {' | '.join(fitting)}" if fitting else _NO_ROOM)
 
@@ -75,7 +75,7 @@ def unit(spec: LayoutSpec) -> str:
 def _fits(spec: LayoutSpec, sites: Sequence[Site]) -> bool:
     kept = [site for site in sites if site.host not in spec.exclude_hosts]
     counts = deal(spec, rooms(kept, cpus_per_rank=spec.processors_per_rank))
-    return counts is not None and enough_gpus(counts, kept)
+    return counts is not None and enough_devices(counts, kept)
 
 
 def _problems(spec: LayoutSpec, sites: Sequence[Site], room: Sequence[int]) -> Iterator[str]:
@@ -96,7 +96,7 @@ def _problems(spec: LayoutSpec, sites: Sequence[Site], room: Sequence[int]) -> I
         yield f"{asked}: {what}, take {counted(taken, 'node')}, and there are {len(room)}"
     used = room[: nodes_taken(n_ranks, per_node)] if n_ranks else room
     needed = min(per_node, n_ranks or per_node)
-    shares = [spec.oversubscribe and r and not sites[i].by_gpus for i, r in enumerate(used)]
+    shares = [spec.oversubscribe and r and not sites[i].by_devices for i, r in enumerate(used)]
     full = [sites[i].host for i, r in enumerate(used) if r < needed and not shares[i]]
     if full:
         yield f"{asked}: {counted(needed, 'rank')}{each} do not fit on {fold(full)}"
@@ -113,8 +113,10 @@ def _there_is(spec: LayoutSpec, site: Site, hosts: Sequence[str], room: int) -> 
     if len(domains) > 1:
         numa = f"{len(domains)} NUMA domains, {domain_sizes(domains, unit(spec))}"
     slots = "" if site.slots is None else f", {counted(site.slots, 'slot')}"
+    if spec.n_nics and site.by_devices and not site.slots:
+        slots = f", fewer than {counted(spec.n_nics, 'NIC')}"
     if spec.n_gpus:
-        slots = f", {counted(len(site.ground.gpus), 'free GPU')}{'' if site.by_gpus else slots}"
+        slots = f", {counted(len(site.ground.gpus), 'free GPU')}{'' if site.by_devices else slots}"
     each = f" of {counted(spec.processors_per_rank, unit(spec))}" if spec.processors_per_rank else ""
     fits = f"no room for a rank{each}"
     if room:

@@ -84,6 +84,7 @@ class JobRequest:
         kill_grace_s: How long other ranks may go on after one has failed with an exit status.
         start_timeout_s: How long the runtime and the job's first process in it may take to start.
         verbose: Whether Dragon's own output is passed on to stderr.
+        inherited_ranks: Variables with a rank number that is another's (rank_variables.py): each rank gets its own.
     """
 
     plan_for: Callable[[Allocation], Plan]
@@ -100,6 +101,7 @@ class JobRequest:
     kill_grace_s: float = 10.0
     start_timeout_s: float = START_TIMEOUT_S
     verbose: bool = False
+    inherited_ranks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.errors import RuntimeUnusableError
+from rankmap.nics import with_cxi_devices
 from rankmap.runtime import application, mpi_library
 from rankmap.runtime.inside import InsideSession, require_libpmix
 from rankmap.runtime.job import START_TIMEOUT_S, JobRequest, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.libpmix import find_libpmix
 from rankmap.runtime.processes import require_pidfd
-from rankmap.runtime.rank_output import prepare_directory, require_descriptors
+from rankmap.runtime.rank_output import prepare_directory, require_descriptors, tell
+from rankmap.runtime.rank_variables import RANK_NAMES, left_by_others
+from rankmap.runtime.second_binding import second_binding
 from rankmap.runtime.session import (
     ControlDirectory,
     Session,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from rankmap.cpuset import CpuSet
     from rankmap.placement import Plan
+    from rankmap.runtime.second_binding import SecondBinding
     from rankmap.topology import NodeTopology
 
 __all__ = ["LaunchOptions", "launch_job"]
@@ -122,12 +126,24 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
                 control, environ=runtime_environment(environ, control=control, library_dirs=library_dirs)
             )
 
+        second = [
+            _second_binding(plan, number, use=own, options=options, environ=environ) for number, own in enumerate(uses)
+        ]
+        for message in dict.fromkeys(message for one in second for message in one.messages):
+            tell(message)
+        for remark in dict.fromkeys(remark for one in second for remark in one.remarks):
+            say(remark)
         segments = mpi_library.segment_variables(control.shared_memory, environ) if use.pmi else {}
+        common = {
+            **({} if inside else restored(environ)),
+            **left_by_others(environ, backend=use.pmi),
+            **segments,
+        }
         request = JobRequest(
-            plan_for=plan_for,
+            plan_for=_for_library(plan_for, {own.library for own in uses}),
             applications=tuple(
-                application.with_env(resolved, {**({} if inside else restored(environ)), **segments, **own.set_env})
-                for resolved, own in zip(applications, uses, strict=True)
+                application.with_env(resolved, {**common, **own.set_env, **also.changes})
+                for resolved, own, also in zip(applications, uses, second, strict=True)
             ),
             host=host,
             topology=topology,
@@ -141,6 +157,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             kill_grace_s=options.kill_grace_s,
             start_timeout_s=options.start_timeout_s,
             verbose=options.verbose,
+            inherited_ranks=RANK_NAMES & environ.keys(),
         )
         return Supervisor(request, control, start).run()
     finally:
@@ -158,6 +175,30 @@ def _common(applications: Sequence[application.Application], uses: Sequence[mpi_
             msg = f"{applications[0].path} speaks {uses[0].pmi or 'no PMI'}, {resolved.path} {use.pmi or 'none'}"
             raise RuntimeUnusableError(msg, hint="the parts of a job are one MPI job: build them with one MPI library")
     return uses[0]
+
+
+def _second_binding(
+    plan: Plan, part: int, *, use: mpi_library.MpiUse, options: LaunchOptions, environ: Mapping[str, str]
+) -> SecondBinding:
+    """Return what is to be done about a second binding in a part of the job: its ranks are all bound, or none is."""
+    first = sum(one.n_ranks for one in plan.parts[:part])
+    return second_binding(
+        environ,
+        options.set_env,
+        library=use.library,
+        bound=plan.rank(first).cpus is not None,
+        threads=plan.parts[part].spec.threads_per_rank is not None,
+    )
+
+
+def _for_library(plan_for: Callable[[Allocation], Plan], libraries: set[str]) -> Callable[[Allocation], Plan]:
+    """Return what makes the plan with the variables that these MPI libraries need for NICs (nics.py).
+
+    Of an MPI library that was not recognised nobody knows whether it is Cray MPICH.
+    """
+    if libraries.isdisjoint({"", "Cray MPICH"}):
+        return lambda allocation: with_cxi_devices(plan_for(allocation))
+    return plan_for
 
 
 def _mpi_use(

@@ -52,7 +52,7 @@ class MpiUse:
     """What is known about the application's MPI library.
 
     Args:
-        library: "Open MPI", "MPICH", "Intel MPI", "Cray MPICH", or "" when none was found.
+        library: "Open MPI", "MPICH", "Intel MPI", "Cray MPICH", "MVAPICH", or "" when none was found.
         path: The library's file, "" when none was found.
         pmi: "pmix", "cray", or "" when the library speaks nothing that Dragon offers.
         reason: How this was found out, for ``-v``; where ``pmi`` is "", also why.
@@ -168,6 +168,8 @@ def _judge(library: Path, how: str, *, environ: Mapping[str, str], libpmix: str)
         set_env = {"I_MPI_PMI": "pmix", "I_MPI_PMI_LIBRARY": environ.get("I_MPI_PMI_LIBRARY", libpmix)}
     elif "libpmix.so" in linked or b"--with-pmi=pmix" in content:
         pmi, why = "pmix", "MPICH built with PMIx"
+    if name == "MPICH" and (b"MV2_ENABLE_AFFINITY" in content or b"MVP_ENABLE_AFFINITY" in content):
+        name = "MVAPICH"
     reason = f"{how}; {why}"
     return MpiUse(library=name, path=str(library), pmi=pmi, reason=reason, set_env=set_env)
 

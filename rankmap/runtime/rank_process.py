@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
+from rankmap.devices import GPU_VARIABLES
 from rankmap.observe import Observation
 from rankmap.runtime.pmi_link import server_ports
-from rankmap.runtime.processes import JOB_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rankmap.placement import RankPlacement
     from rankmap.runtime.application import Application
@@ -70,7 +70,7 @@ class RankProcess:
     def goes(self, message: Message) -> None:
         """Take over what the shim gives the application."""
         assert self.seen is not None  # noqa: S101 - it has reported
-        self.seen = replace(self.seen, gpu_variables=message["gpus"])
+        self.seen = replace(self.seen, variables=message["variables"])
 
     def end(self, number: signal.Signals) -> None:
         """Send this signal to the process; a shim that waits for leave is told to stop instead, unless it is SIGKILL.
@@ -102,9 +102,20 @@ class RankProcess:
 
 
 def go(
-    application: Application, placement: RankPlacement, *, job: str, drop_paths: Sequence[str], slack_ns: int
+    application: Application,
+    placement: RankPlacement,
+    *,
+    variables: Mapping[str, str],
+    drop_paths: Sequence[str],
+    slack_ns: int,
 ) -> Message:
-    """Return the message that gives a shim leave to become the application (shim.py, ``become``)."""
+    """Return the message that gives a shim leave to become the application (shim.py, ``become``).
+
+    Of the variables that the user has not set the plan's come before these here. A rank with GPUs of its own is not
+    shown others by a variable of another API.
+    """
+    planned = dict(placement.env)
+    hidden = dict.fromkeys(GPU_VARIABLES) if not planned.keys().isdisjoint(GPU_VARIABLES) else {}
     return {
         "kind": "go",
         "path": application.path,
@@ -112,13 +123,15 @@ def go(
         "cwd": application.cwd,
         "slack_ns": slack_ns,
         "mem": placement.mem or "",
+        "shown": [*GPU_VARIABLES, *(name for name in planned if name not in GPU_VARIABLES)],
         "env": {
             "drop_paths": list(drop_paths),
             "set": {
-                JOB_VARIABLE: job,
                 "RANKMAP_RANK": str(placement.rank),
                 "RANKMAP_LOCAL_RANK": str(placement.local_rank),
-                **dict(placement.env),
+                **variables,
+                **hidden,
+                **planned,
                 **application.set_env,
             },
         },

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rankmap.errors import LaunchError
+from rankmap.runs import length
+from rankmap.runtime.processes import JOB_VARIABLE
 from rankmap.runtime.rank_process import go, pump_stdin
+from rankmap.runtime.rank_variables import rank_variables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,10 +43,20 @@ def release_all(ranks: Sequence[RankProcess], job: Job, output: RankOutput) -> N
     request = job.request
     with ExitStack() as opened:
         outputs = [_open(rank.number, request, output, opened) for rank in ranks]
+        n_local = {node.node_index: length(node.runs) for node in job.plan.nodes}
         for rank, placement, fds in zip(ranks, job.plan.iter_ranks(), outputs, strict=True):
-            paths, slack_ns = request.drop_paths, job.slack_ns
+            own = rank_variables(
+                rank=placement.rank,
+                local_rank=placement.local_rank,
+                n_local=n_local[placement.node_index],
+                inherited=request.inherited_ranks,
+            )
             application = request.applications[job.plan.part_of(placement.rank)]
-            rank.release(go(application, placement, job=job.name, drop_paths=paths, slack_ns=slack_ns), fds)
+            variables = {JOB_VARIABLE: job.name, **own}
+            message = go(
+                application, placement, variables=variables, drop_paths=request.drop_paths, slack_ns=job.slack_ns
+            )
+            rank.release(message, fds)
 
 
 def _open(rank: int, request: JobRequest, output: RankOutput, opened: ExitStack) -> list[int]:

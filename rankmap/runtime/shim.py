@@ -2,9 +2,9 @@
 
 Run as ``python -I -S -B shim.py SOCKET RANK`` by Dragon, with the affinity that Dragon gave the rank. It tells the
 supervisor its pid, host and CPUs; the answer holds the application's command, working directory and environment
-changes, with the file descriptors for stdout and stderr (and stdin) beside it. The last word is which GPU variables
-the application gets. It keeps the pid. A shim that is told to stop, or whose supervisor is gone, ends without starting
-anything.
+changes, with the file descriptors for stdout and stderr (and stdin) beside it. The last word is what the application
+gets of the variables that the supervisor wants to know (``shown``). It keeps the pid. A shim that is told to stop, or
+whose supervisor is gone, ends without starting anything.
 
 Standard library only and few modules of it: this runs once per rank before the application may start
 (``make bench`` holds it to 30 ms of CPU), so it speaks the protocol of wire.py without importing that.
@@ -22,7 +22,6 @@ TYPE_CHECKING = False  # typing's own costs an import of typing, a tenth of the 
 if TYPE_CHECKING:
     from typing import Any
 
-GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 MEMORY_MODES = {"preferred": 1, "bind": 2, "interleave": 3, "local": 4}  # linux/mempolicy.h
 SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237, "ppc64le": 261, "riscv64": 237}  # asm/unistd.h
 WORD_BITS = 64
@@ -119,12 +118,12 @@ def set_memory(policy: str) -> None:
 
 
 def become(sock: socket, rank: int, row: dict[str, Any], fds: list[int]) -> None:
-    """Say which GPU variables the application gets, and replace this process by it; returns only by an OSError.
+    """Say what the application gets of some variables, and replace this process by it; returns only by an OSError.
 
     Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays ignored over exec, so both are set back.
     """
     env = environment(row["env"])
-    send(sock, {"kind": "goes", "rank": rank, "gpus": {name: env[name] for name in GPU_VARIABLES if name in env}})
+    send(sock, {"kind": "goes", "rank": rank, "variables": {name: env[name] for name in row["shown"] if name in env}})
     if row["mem"]:
         set_memory(row["mem"])
     if row["slack_ns"]:  # Dragon's processes were given a large timer slack, which is inherited

@@ -163,6 +163,32 @@ def test_the_status_is_that_of_the_rank_that_failed_first(
     assert message.replace("HOST", os.uname().nodename) in done.stderr
 
 
+def test_ranks_know_their_place_and_bind_once(rankmap: Rankmap) -> None:
+    """A batch step's own numbers are not the ranks', and what would bind threads elsewhere is gone, and was said."""
+    stale = {"SLURM_LOCALID": "7", "SLURM_PROCID": "7", "PMI_RANK": "7", "KMP_AFFINITY": "compact"}
+    names = (
+        "SLURM_LOCALID",
+        "SLURM_PROCID",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+        "MPI_LOCALRANKID",
+        "KMP_AFFINITY",
+        "PMI_RANK",
+    )
+    program = f"import os; from mpi4py import MPI; print(MPI.COMM_WORLD.rank, *map(os.environ.get, {names}))"
+    done = rankmap("launch", *TWO, "--threads", "1", "--env", "MPI_LOCALRANKID=9", *python(program), env=stale)
+    assert (0, ["0 0 0 2 9 None None", "1 1 1 2 9 None None"]) == (done.status, sorted(done.stdout.splitlines()))
+    assert 1 == done.stderr.count("KMP_AFFINITY=compact: ")
+
+
+def test_a_variable_that_is_not_as_planned_is_found(rankmap: Rankmap) -> None:
+    """``--env`` wins over ``--threads``, and the verification says so."""
+    options = ("--threads", "1", "--env", "OMP_PLACES=threads", "--verify", "warn", "--pmi", "none")
+    done = rankmap("launch", "-n", "1", *options, "--", "sh", "-c", "echo $OMP_PLACES; sleep 1")
+    assert "threads\n" == done.stdout
+    assert "rank 0 (variables-differ): planned OMP_PLACES={" in done.stderr
+    assert "found OMP_PLACES=threads" in done.stderr
+
+
 def test_a_time_limit_ends_the_job(rankmap: Rankmap) -> None:
     """--timeout ends with 124 and says which ranks still ran."""
     done = rankmap("launch", *TWO, "--pmi", "none", "--timeout", "4", "--", "sleep", "600")

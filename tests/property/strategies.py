@@ -16,7 +16,7 @@ from rankmap.layout import LayoutSpec
 from rankmap.layout_parts import BindTo, Level, MapBy, Order, Pattern, RankBy, ReservePer, TextFile
 from rankmap.requests import request
 from rankmap.topology import Allocation, Core, NodeTopology, OsIndex
-from tests.topologies_made import made, with_caches, with_dies, with_gpus, with_kinds
+from tests.topologies_made import made, with_caches, with_dies, with_gpus, with_kinds, with_nics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,6 +92,7 @@ def rich_topologies(draw: st.DrawFn) -> NodeTopology:
     if topology.numa_domains and kind % 2:
         homes = (None, *range(len(topology.numa_domains)))
         topology = with_gpus(topology, *(random.choice(homes) for _ in range(random.randint(1, 6))))
+        topology = with_nics(topology, *(random.choice(homes) for _ in range(random.randint(0, 4))))
     if random.random() < 0.4:
         return topology.restricted(
             topology.present - CpuSet.of(random.sample(sorted(topology.present), k=n_cores // 3))
@@ -151,7 +152,7 @@ def map_bys(draw: st.DrawFn, pattern: Pattern) -> MapBy:  # noqa: PLR0911 - one 
     host = st.sampled_from(("n0", "n0", "n1", "+n0", "+n1", "n0 # x", "", "nope"))
     slot = st.sampled_from(("0", "1", "2", "3", "0-1", "0:*", "1:0", "0:0;1:0", "*"))
     match pattern:
-        case Pattern.AUTO | Pattern.SLOT | Pattern.NODE | Pattern.GPU:
+        case Pattern.AUTO | Pattern.SLOT | Pattern.NODE | Pattern.GPU | Pattern.NIC:
             return replace(base, pattern=pattern)
         case Pattern.OBJECT:
             level = draw(st.sampled_from(OBJECTS))
@@ -231,6 +232,7 @@ def layouts(draw: st.DrawFn, pattern: Pattern) -> LayoutSpec:
         "rank_by": rarely(rank_bys()),
         "bind_to": draw(BINDINGS) if draw(st.booleans()) else None,
         "smt": rarely(st.integers(1, 2)),
+        "nics_per_rank": rarely(st.integers(1, 2)),
         "exclude_hosts": ("n3",) if draw(st.integers(0, 9)) == 0 else (),
     }
     if draw(st.integers(0, 3)) == 0:
@@ -254,6 +256,7 @@ def spec_of(text: str) -> LayoutSpec:
         "--rank-by": "rank_by",
         "--bind-to": "bind_to",
         "--smt": "smt",
+        "--nics-per-rank": "nics_per_rank",
         "--reserve": "reserve",
         "--reserve-per": "reserve_per",
         "--hosts": "hosts",
@@ -264,7 +267,7 @@ def spec_of(text: str) -> LayoutSpec:
     for option in left:
         if option == "--oversubscribe":
             words["oversubscribe"] = True
-        elif option in {"-n", "-N", "-c", "--smt"}:
+        elif option in {"-n", "-N", "-c", "--smt", "--nics-per-rank"}:
             words[names[option]] = int(next(left))
         else:
             value = next(left)
@@ -290,6 +293,7 @@ def relabelled(topology: NodeTopology, names: Mapping[int, int]) -> NodeTopology
         caches=tuple(replace(cache, cpus=swap(cache.cpus)) for cache in topology.caches),
         cpu_kinds=tuple(replace(kind, cpus=swap(kind.cpus)) for kind in topology.cpu_kinds),
         gpus=tuple(replace(gpu, cpus=swap(gpu.cpus)) for gpu in topology.gpus),
+        nics=tuple(replace(nic, cpus=swap(nic.cpus)) for nic in topology.nics),
         cores=tuple(core(old) for old in topology.cores),
         present=swap(topology.present),
         usable=swap(topology.usable),

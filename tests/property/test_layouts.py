@@ -176,14 +176,20 @@ def _check_width(rank: RankPlacement, topology: NodeTopology, spec: LayoutSpec) 
 
 
 def _check_objects(here: Sequence[RankPlacement], topology: NodeTopology, spec: LayoutSpec) -> None:
-    """A rank lies in one object of those it is mapped to, unless bound wider; of ppr:N no object has more than N."""
+    """A rank lies in one object of those it is mapped to, unless bound wider; of ppr:N no object has more than N.
+
+    The caches of made nodes are not always nested: an L2 may be wider than an L3.
+    """
     level, bound = spec.map_by.level, spec.binding.level
     if level is None or (bound is not None and wider(bound, level)):
+        return
+    objects = _sets(topology, level)
+    if bound is not None and not all(any(own.issubset(cpus) for cpus in objects) for own in _sets(topology, bound)):
         return
     homes: Counter[int] = Counter()
     for rank in here:
         if rank.cpus is not None:
-            mine = [k for k, cpus in enumerate(_sets(topology, level)) if rank.cpus.issubset(cpus)]
+            mine = [k for k, cpus in enumerate(objects) if rank.cpus.issubset(cpus)]
             assert mine, "it lies in no such object"
             homes.update(mine)
     if spec.map_by.pattern is Pattern.PPR:

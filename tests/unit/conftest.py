@@ -19,6 +19,7 @@ _FLAVOURS = {
     "mpich": ("libmpi.so.12", _MPICH, ""),
     "mpich-pmix": ("libmpi.so.12", f"{_MPICH} --with-pmi=pmix", ""),
     "mpich-linked-to-pmix": ("libmpich.so.12", _MPICH, "libpmix.so.2"),
+    "mvapich": ("libmpi.so.12", "MV2_ENABLE_AFFINITY --with-pmi=pmix", ""),
     "intel": ("libmpi.so.12", "I_MPI_PMI_LIBRARY", ""),
     "cray-by-name": ("libmpi_cray.so.12", "-", ""),
     "cray-by-text": ("libmpi_gnu_123.so.12", "CRAY MPICH version 8.1.28", ""),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankmap.cpuset import CpuSet
-from rankmap.devices import nearest_gpus
+from rankmap.devices import nearest
 from tests.topologies_made import made, with_caches, with_gpus
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ FAR = ((10, 11, 20, 20), (11, 10, 20, 20), (20, 20, 10, 11), (20, 20, 11, 10))
 
 def _given(topology: NodeTopology, *blocks: str, each: int = 1) -> tuple[tuple[int, ...], ...] | None:
     free = range(len(topology.gpus))
-    return nearest_gpus(topology, [CpuSet.parse(block) for block in blocks], each=each, free=free)
+    return nearest(topology, topology.gpus, [CpuSet.parse(block) for block in blocks], each=each, free=free)
 
 
 def test_each_block_has_the_gpu_that_is_close_to_it() -> None:
@@ -61,8 +61,8 @@ def test_blocks_have_so_many_gpus(each: int, expected: tuple[tuple[int, ...], ..
 def test_gpus_of_others_are_not_given() -> None:
     """Only those that are free."""
     node = with_gpus(NODE, 0, 0, 2)
-    assert ((1,), (2,)) == nearest_gpus(node, [CpuSet.parse("0"), CpuSet.parse("1")], each=1, free=[1, 2])
-    assert nearest_gpus(node, [CpuSet.parse("0"), CpuSet.parse("1")], each=1, free=[1]) is None
+    assert ((1,), (2,)) == nearest(node, node.gpus, [CpuSet.parse("0"), CpuSet.parse("1")], each=1, free=[1, 2])
+    assert nearest(node, node.gpus, [CpuSet.parse("0"), CpuSet.parse("1")], each=1, free=[1]) is None
 
 
 def test_gpus_that_are_nowhere_are_given_in_order() -> None:

@@ -85,7 +85,7 @@ class Job:
 
 def seen(number: int) -> Observation:
     """Return what the shim of this rank has reported."""
-    return Observation(rank=number, host="n0", pid=1000 + number, cpus=CpuSet.of([number]), gpu_variables={})
+    return Observation(rank=number, host="n0", pid=1000 + number, cpus=CpuSet.of([number]), variables={})
 
 
 @pytest.fixture

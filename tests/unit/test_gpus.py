@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankmap.cpuset import CpuSet
-from rankmap.devices import distance, gpu_ids, nearest_gpus
+from rankmap.devices import distance, gpu_ids, nearest
 from rankmap.discovery.machine import load
 from rankmap.errors import PlacementError, UsageError
 from rankmap.planner import plan
@@ -74,7 +74,10 @@ def test_gpus_of_a_cache_come_before_those_of_a_domain() -> None:
     ("words", "message"),
     [
         ({"n_ranks": 5, "gpus_per_rank": 1}, "-n 5 --gpus-per-rank 1: 5 ranks do not fit on 1 node with room for 4"),
-        ({"n_ranks": 5, "gpus_per_rank": 1, "oversubscribe": True}, "-n 5 --gpus-per-rank 1: 5 ranks do not fit on 1 node"),
+        (
+            {"n_ranks": 5, "gpus_per_rank": 1, "oversubscribe": True},
+            "-n 5 --gpus-per-rank 1: 5 ranks do not fit on 1 node",
+        ),
         ({"n_ranks": 5, "gpus_per_rank": 1, "map_by": "core"}, "there is room for 4 ranks of 1 core"),
         ({"gpus_per_rank": 5}, "5 GPUs for each rank, and no node has more than 4 free GPUs"),
         ({"n_ranks": 2, "gpu_bind": "list:0"}, "--gpu-bind list:0: 1 list for 2 ranks on n0"),
@@ -133,7 +136,7 @@ def test_no_other_assignment_is_nearer(file: Path) -> None:
         pytest.skip("it has no GPU")
     blocks = [rank.cpus for rank in plan(load(str(file), environ=os.environ), request(n_ranks=n_ranks)).ranks]
     sets = [cpus for cpus in blocks if cpus is not None]
-    given = nearest_gpus(node, sets, each=1, free=range(len(node.gpus)))
+    given = nearest(node, node.gpus, sets, each=1, free=range(len(node.gpus)))
     assert given is not None
     own = sum(distance(node, node.gpus[gpus[0]], cpus) for gpus, cpus in zip(given, sets, strict=True))
     free = range(min(len(node.gpus), 8))

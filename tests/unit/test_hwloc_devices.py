@@ -70,6 +70,18 @@ def test_nics(node: NodeTopology) -> None:
         ("rdma0", "rdma0", "0002:06:00.0", (3,)),
         ("eth0", "", "", ()),
     ]
+    assert [1, 1, 2, 1, 1] == [nic.port for nic in node.nics]
+
+
+@pytest.mark.parametrize(("state", "linked"), [("4", True), ("1", False)])
+def test_a_port_without_a_link_is_known(state: str, linked: bool) -> None:  # noqa: FBT001 - a case
+    """Hwloc says the state of each port of an RDMA device."""
+    xml = hwloc.synthetic_xml("core:2 pu:1", os.environ)
+    start = xml.rindex("</object>")
+    port = f'<info name="Port1State" value="{state}"/>'
+    device = f'<object type="OSDev" gp_index="99" name="mlx5_0" osdev_type="3">{port}</object>'
+    node = parse(xml[:start] + device + xml[start:], source="made")
+    assert [("mlx5_0", linked)] == [(nic.name, nic.linked) for nic in node.nics]
 
 
 def test_gpu_without_pci() -> None:

@@ -40,6 +40,7 @@ def use_of(
         ("mpich", "MPICH", "", "built without --with-pmi=pmix"),
         ("mpich-pmix", "MPICH", "pmix", "MPICH built with PMIx"),
         ("mpich-linked-to-pmix", "MPICH", "pmix", "MPICH built with PMIx"),
+        ("mvapich", "MVAPICH", "pmix", "MPICH built with PMIx"),
         ("intel", "Intel MPI", "pmix", "I_MPI_PMI"),
         ("cray-by-name", "Cray MPICH", "cray", "speaks Cray PMI"),
         ("cray-by-text", "Cray MPICH", "cray", "speaks Cray PMI"),

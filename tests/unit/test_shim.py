@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rankmap.devices import GPU_VARIABLES
 from rankmap.runtime import shim
 from rankmap.runtime.wire import Connection, Message, listen
 
@@ -73,10 +74,21 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Started]]:
         one.process.communicate()
 
 
-def row(*argv: str, path: str = "/bin/sh", cwd: str = "/", mem: str = "", **env: str | None) -> Message:
+def row(
+    *argv: str, path: str = "/bin/sh", cwd: str = "/", mem: str = "", shown: Sequence[str] = (), **env: str | None
+) -> Message:
     """Return the leave to become this application."""
     changes = {"drop_paths": ["/ours"], "set": env}
-    return {"kind": "go", "path": path, "argv": list(argv), "cwd": cwd, "slack_ns": 60_000, "mem": mem, "env": changes}
+    return {
+        "kind": "go",
+        "path": path,
+        "argv": list(argv),
+        "cwd": cwd,
+        "slack_ns": 60_000,
+        "mem": mem,
+        "shown": list(shown),
+        "env": changes,
+    }
 
 
 def become(started: Started, message: Message, stdin: Sequence[int] = ()) -> tuple[str, str]:
@@ -117,17 +129,17 @@ def test_it_reports_where_the_pmix_server_listens(
     assert start().report["pmix_uris"] == ["server;tcp4://127.0.0.1:5"]
 
 
-@pytest.mark.parametrize("name", shim.GPU_VARIABLES)
-def test_it_says_which_gpu_variables_the_application_gets(
+@pytest.mark.parametrize("name", GPU_VARIABLES)
+def test_it_says_what_the_application_gets_of_some_variables(
     name: str, start: Callable[[], Started], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of the rank, not those that Dragon has set; also one that is empty."""
     monkeypatch.setitem(ENVIRONMENT, name, "0,1,2,3")
     monkeypatch.setitem(ENVIRONMENT, "CUDA_VISIBLE_DEVICES", "")
     started = start()
-    become(started, row("true", **{name: "2"}))
-    expected = {"CUDA_VISIBLE_DEVICES": "", name: "2"}
-    assert started.connection.receive() == [{"kind": "goes", "rank": 3, "gpus": expected}]
+    become(started, row("true", shown=(*GPU_VARIABLES, "OMP_PLACES", "ABSENT"), **{name: "2", "OMP_PLACES": "{1}"}))
+    expected = {"CUDA_VISIBLE_DEVICES": "", name: "2", "OMP_PLACES": "{1}"}
+    assert started.connection.receive() == [{"kind": "goes", "rank": 3, "variables": expected}]
 
 
 def test_it_becomes_the_application(start: Callable[[], Started], tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_gpus_are_those_that_the_variable_names(variables: dict[str, str], gpus:
     """No variable is null (all GPUs), an empty one is none; on a node without GPUs none is none."""
     for node, expected in ((replace(NODE, gpus=(Gpu(pci_address="0000:01:00.0"),)), gpus), (NODE, gpus or [])):
         one = plan(allocation(node), LayoutSpec(n_ranks=1))
-        seen = {0: replace(as_planned(one)[0], gpu_variables=variables)}
+        seen = {0: replace(as_planned(one)[0], variables=variables)}
         observed = verify(one, seen).ranks[0].observed
         assert observed is not None
         assert expected == observed["gpus"]
@@ -171,13 +171,44 @@ def test_other_gpus_than_planned_are_an_error() -> None:
     own = {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     for variables, found in (
         ({**own, "CUDA_VISIBLE_DEVICES": "1"}, "CUDA_VISIBLE_DEVICES=1"),
-        ({}, "no CUDA_VISIBLE_DEVICES"),
+        ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "no CUDA_VISIBLE_DEVICES"),
     ):
-        (finding,) = verify(WITH_GPU, {0: replace(seen[0], gpu_variables=variables)}).ranks[0].findings
+        (finding,) = verify(WITH_GPU, {0: replace(seen[0], variables=variables)}).ranks[0].findings
         assert ("gpus-differ", "CUDA_VISIBLE_DEVICES=0", found) == (finding.slug, finding.expected, finding.observed)
-    report = verify(WITH_GPU, {0: replace(seen[0], gpu_variables=own)})
+    report = verify(WITH_GPU, {0: replace(seen[0], variables=own)})
     assert Verdict.MATCH is report.verdict
     assert (report.ranks[0].observed or {})["gpus"] == report.ranks[0].planned["gpus"] == ["0"]
+
+
+def test_a_variable_that_the_plan_does_not_set_may_show_other_gpus() -> None:
+    """Of another API, for a rank with GPUs of its own."""
+    own = {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HIP_VISIBLE_DEVICES": "3"}
+    (finding,) = verify(WITH_GPU, {0: replace(as_planned(WITH_GPU)[0], variables=own)}).ranks[0].findings
+    assert ("gpus-differ", "no HIP_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES=3") == (
+        finding.slug,
+        finding.expected,
+        finding.observed,
+    )
+    one = plan(allocation(NODE), LayoutSpec(n_ranks=1))
+    assert [] == slugs(one, {0: replace(as_planned(one)[0], variables=own)})
+
+
+def test_another_value_of_a_planned_variable_is_an_error() -> None:
+    """Another one, or none; before the application is started nothing is said."""
+    one = plan(allocation(NODE), LayoutSpec(n_ranks=1, threads_per_rank=2))
+    (seen,) = as_planned(one).values()
+    assert Verdict.MATCH is verify(one, {0: seen}).verdict
+    own = dict(one.ranks[0].env)
+    assert Verdict.MATCH is verify(one, {0: replace(seen, variables=own)}).verdict
+    (finding,) = verify(one, {0: replace(seen, variables={**own, "OMP_PLACES": "cores"})}).ranks[0].findings
+    assert ("variables-differ", f"OMP_PLACES={own['OMP_PLACES']}", "OMP_PLACES=cores") == (
+        finding.slug,
+        finding.expected,
+        finding.observed,
+    )
+    del own["OMP_PROC_BIND"]
+    (finding,) = verify(one, {0: replace(seen, variables=own)}).ranks[0].findings
+    assert "no OMP_PROC_BIND" == finding.observed
 
 
 def test_another_memory_policy_than_planned_is_an_error() -> None:
@@ -197,6 +228,8 @@ def test_every_slug_that_is_found_is_listed() -> None:
     threads = (ThreadObservation(tid=1, cpus=elsewhere),)
     seen[0] = replace(seen[0], host="n9", cpus=elsewhere, threads=threads)
     del seen[1]
-    devices = slugs(WITH_GPU, {0: replace(as_planned(WITH_GPU)[0], gpu_variables={}, mem="default")})
-    assert set(SLUGS) == {slug for _, slug in (*slugs(TWO_NODES, seen), *devices)}
+    devices = slugs(WITH_GPU, {0: replace(as_planned(WITH_GPU)[0], variables={}, mem="default")})
+    threaded = plan(allocation(NODE), LayoutSpec(n_ranks=1, threads_per_rank=1))
+    others = slugs(threaded, {0: replace(as_planned(threaded)[0], variables={})})
+    assert set(SLUGS) == {slug for _, slug in (*slugs(TWO_NODES, seen), *devices, *others)}
     assert all(SLUGS.values())
