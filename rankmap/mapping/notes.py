@@ -60,17 +60,23 @@ def layout_notes(
     if n_slow := _n_on_slow_cores(kind):
         has = f"{counted(n_slow, 'rank')} on {_where(hosts)} {'have' if n_slow > 1 else 'has'}"
         yield f"{has} slower {unit}s than others"
-    if unknown := _of_unknown_place(topology, ranks):
+    for kind_name, unknown in _of_unknown_place(topology, ranks):
         verb, which = ("are", "They are") if len(unknown) > 1 else ("is", "It is")
-        gpus = f"GPU{'s' * (len(unknown) > 1)} {','.join(unknown)} of {_where(hosts)}"
-        yield f"nobody knows which CPUs {gpus} {verb} close to. {which} given in order"
+        devices = f"{kind_name}{'s' * (len(unknown) > 1)} {','.join(unknown)} of {_where(hosts)}"
+        yield f"nobody knows which CPUs {devices} {verb} close to. {which} given in order"
 
 
-def _of_unknown_place(topology: NodeTopology, ranks: Sequence[LocalPlacement]) -> list[str]:
-    """Return the GPUs of these ranks of which it is not known what they are close to, on a node that has several."""
-    used = {gpu for local in ranks for gpu in local.gpus}
-    pairs = zip(gpu_ids(topology), topology.gpus, strict=True) if used and len(topology.gpus) > 1 else ()
-    return [name for name, gpu in pairs if name in used and not gpu.cpus and not gpu.numa]
+def _of_unknown_place(topology: NodeTopology, ranks: Sequence[LocalPlacement]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the GPUs and NICs of these ranks of which nobody knows what they are close to, where there are several."""
+    named_gpus = [*zip(gpu_ids(topology), topology.gpus, strict=True)]
+    named_nics = [(nic.name, nic) for nic in topology.nics]
+    for word, devices, used in (
+        ("GPU", named_gpus, {gpu for local in ranks for gpu in local.gpus}),
+        ("NIC", named_nics, {nic for local in ranks for nic in local.nics}),
+    ):
+        unknown = [name for name, one in devices if name in used and not one.cpus and not one.numa]
+        if unknown and len(devices) > 1:
+            yield word, unknown
 
 
 def idle_note(ground: Ground, hosts: Sequence[str], ranks: Sequence[LocalPlacement]) -> Iterator[str]:
