@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rankmap import explain, planner
 from rankmap.alternatives import alternatives
+from rankmap.discovery.accelerators import all_gpus
 from rankmap.discovery.machine import load_all, this_host, this_host_allocation
 from rankmap.errors import RuntimeUnusableError, UsageError
 from rankmap.replaying import replay
@@ -40,8 +42,9 @@ def discover() -> Allocation:
         return this_host_allocation(os.environ)
     from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
 
-    nodes = [{"name": node.name, "cpus": node.cpus, "gpus": node.gpus} for node in dragon.live_nodes()]
-    return live_allocation(nodes, host=os.uname().nodename, topology=this_host(os.environ))[0]
+    nodes = [asdict(node) for node in dragon.live_nodes()]
+    host, topology = os.uname().nodename, this_host(os.environ)
+    return live_allocation(nodes, host=host, topology=topology, environ=os.environ)[0]
 
 
 def load(*machines: str) -> Allocation:
@@ -208,6 +211,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
             start_timeout_s=start_timeout_s,
         ),
         environ=os.environ,
+        all_gpus=all_gpus,
         say=lambda _text: None,
     )
 

@@ -31,6 +31,8 @@ class Observation:
         pid: Its process id on that host.
         cpus: PU os indices that it may use, read in the rank before the application ran (sched_getaffinity(2)).
         gpu_variables: The GPU visibility variables that the application got, by name; None before it was started.
+        gpu_uuids: The UUIDs of the GPUs that these variables show on its host, looked up once more when the application
+            was started; None where nobody can tell.
         mem: Its memory policy when it was last looked at while running, as a plan writes it ("bind:0"), "default" for
             the kernel's, "" where that is not known.
         threads: Its threads when it was last looked at while running; empty when it ended before that.
@@ -41,5 +43,6 @@ class Observation:
     pid: int
     cpus: CpuSet
     gpu_variables: Mapping[str, str] | None = None
+    gpu_uuids: tuple[str, ...] | None = None
     mem: str = ""
     threads: tuple[ThreadObservation, ...] = ()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rankmap.cli.layout_options import LayoutCommand, layout_options
+from rankmap.discovery.accelerators import all_gpus
 from rankmap.discovery.machine import this_host
 from rankmap.errors import RankmapError, UsageError
 from rankmap.exporters.report import table
@@ -195,6 +196,7 @@ def launch(  # noqa: PLR0913 - one argument per option
         reserve=saved.reserve if saved is not None else reduce(or_, (spec.reserve for spec in specs)),
         options=options,
         environ=os.environ,
+        all_gpus=all_gpus,
         say=_say if verbose else _nothing,
     )
     written = 0

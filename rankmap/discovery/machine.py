@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rankmap.cpuset import CpuSet
 from rankmap.discovery import hwloc
+from rankmap.discovery.accelerators import with_accelerators
+from rankmap.discovery.gpu_runtimes import counted
 from rankmap.discovery.hwloc_xml import parse
-from rankmap.discovery.visible_gpus import with_visible_gpus
 from rankmap.errors import AllocationError, UsageError
 from rankmap.topology import Allocation, Node, NodeTopology
+from rankmap.visible_gpus import counted_gpus, with_visible_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -126,12 +128,19 @@ def this_host(environ: Mapping[str, str]) -> NodeTopology:
     """Return this host as a program in this environment has it.
 
     Usable are the CPUs that its cgroup and this process's affinity mask both allow; GPUs that a mask hides are left
-    out.
+    out. Where only a vendor's run-time library knows of GPUs, nobody knows which CPUs they are close to.
 
     Raises:
         AllocationError: There is no libhwloc, or it cannot read this host; or a mask of GPUs makes no sense.
     """
-    topology = with_visible_gpus(parse(hwloc.live_xml(environ), source=_THIS_HOST), environ)
+    topology = with_accelerators(parse(hwloc.live_xml(environ), source=_THIS_HOST))
+    if topology.gpus:
+        topology = with_visible_gpus(topology, environ)
+    else:
+        vendor, n_gpus = counted(environ)
+        if n_gpus:
+            ids = tuple(map(str, range(n_gpus)))
+            topology = replace(topology, gpus=counted_gpus(vendor, ids, environ))
     return topology.restricted(CpuSet.of(os.sched_getaffinity(0)))
 
 

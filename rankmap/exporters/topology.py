@@ -28,7 +28,8 @@ def as_json(allocation: Allocation) -> str:
     """Return the allocation as one JSON object, indented, with a newline at the end.
 
     ``schema`` is "rankmap.topology/1". ``nodes`` has one entry per node, in the allocation's order: ``host``,
-    ``shape_index`` (its place in ``shapes``) and ``gpu_ids`` (as Dragon shows them, null where Dragon was not asked).
+    ``shape_index`` (its place in ``shapes``), ``gpu_ids`` (as Dragon shows them, null where Dragon was not asked) and
+    ``gpu_uuids`` (of the shape's GPUs, empty where none is known).
     ``shapes`` has one entry per kind of node: the fields of rankmap.topology.NodeTopology by their names. CPU sets are
     Linux lists of PU os indices ("0-7,64-71"), sizes are bytes.
     """
@@ -161,6 +162,7 @@ def _gpus(shape: NodeTopology) -> str:
                 "address": f"{gpu.pci_address}/{gpu.partition}" if gpu.pci_address in several else gpu.pci_address,
                 "NUMA": _ids(gpu.numa),
                 "CPUs": str(gpu.cpus),
+                "NVLink": str(CpuSet.of(i for i, other in enumerate(shape.gpus) if other.pci_address in gpu.peers)),
                 "names": " ".join(gpu.names),
             }
             for index, gpu in enumerate(shape.gpus)

@@ -14,7 +14,7 @@ from rankmap.hostlist import fold
 from rankmap.layout_parts import MapBy, Order, Pattern, RankBy
 from rankmap.mapping.dealing import alike, deal, enough_gpus, rooms
 from rankmap.mapping.default import arrange
-from rankmap.mapping.gpus import beside_gpus
+from rankmap.mapping.gpus import beside_gpus, require_usable_together
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
 from rankmap.mapping.refusal import counted, refusal, unit
 
@@ -117,6 +117,7 @@ def _set_kind(allocation: Allocation, spec: LayoutSpec, site: Site, count: int) 
         blocks = [site.ground.cpus(block) for block in whole]
         given = nearest_gpus(topology, blocks, each=spec.map_by.gpus, free=site.ground.gpus)
         assert given is not None  # noqa: S101 - there was room
+        require_usable_together(topology, given, site.host)
         ids = gpu_ids(topology)
         ranks = tuple(
             replace(

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
+from rankmap.devices import GPU_VARIABLES
 from rankmap.observe import Observation
 from rankmap.runtime.pmi_link import server_ports
 from rankmap.runtime.processes import JOB_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rankmap.placement import RankPlacement
     from rankmap.runtime.application import Application
@@ -102,9 +103,19 @@ class RankProcess:
 
 
 def go(
-    application: Application, placement: RankPlacement, *, job: str, drop_paths: Sequence[str], slack_ns: int
+    application: Application,
+    placement: RankPlacement,
+    *,
+    job: str,
+    drop_paths: Sequence[str],
+    slack_ns: int,
+    gpu_variables: Mapping[str, str],
 ) -> Message:
-    """Return the message that gives a shim leave to become the application (shim.py, ``become``)."""
+    """Return the message that gives a shim leave to become the application (shim.py, ``become``).
+
+    Dragon has set a variable of GPUs for every rank, and left others that contradict it: a rank that gets none of its
+    own has those that the caller has (``gpu_variables``).
+    """
     return {
         "kind": "go",
         "path": application.path,
@@ -118,6 +129,7 @@ def go(
                 JOB_VARIABLE: job,
                 "RANKMAP_RANK": str(placement.rank),
                 "RANKMAP_LOCAL_RANK": str(placement.local_rank),
+                **{name: gpu_variables.get(name) for name in GPU_VARIABLES},
                 **dict(placement.env),
                 **application.set_env,
             },

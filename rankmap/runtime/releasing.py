@@ -43,7 +43,15 @@ def release_all(ranks: Sequence[RankProcess], job: Job, output: RankOutput) -> N
         for rank, placement, fds in zip(ranks, job.plan.iter_ranks(), outputs, strict=True):
             paths, slack_ns = request.drop_paths, job.slack_ns
             application = request.applications[job.plan.part_of(placement.rank)]
-            rank.release(go(application, placement, job=job.name, drop_paths=paths, slack_ns=slack_ns), fds)
+            message = go(
+                application,
+                placement,
+                job=job.name,
+                drop_paths=paths,
+                slack_ns=slack_ns,
+                gpu_variables=request.gpu_variables,
+            )
+            rank.release(message, fds)
 
 
 def _open(rank: int, request: JobRequest, output: RankOutput, opened: ExitStack) -> list[int]:

@@ -1,4 +1,4 @@
-"""Unit tests of rankmap.discovery.visible_gpus and of the variables that ranks get: what masks mean."""
+"""Unit tests of rankmap.visible_gpus and of the variables that ranks get: what masks mean."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankmap.devices import gpu_environment
-from rankmap.discovery.visible_gpus import with_visible_gpus
+from rankmap.visible_gpus import with_visible_gpus
 from rankmap.errors import AllocationError
 from tests.topologies_made import made, with_gpus
 
