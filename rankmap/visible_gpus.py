@@ -173,7 +173,7 @@ def _by_uuid(gpus: Sequence[Gpu], word: str) -> Gpu | None:
 
 
 def _composite(environ: Mapping[str, str]) -> bool:
-    """Return whether cards have tiles; where nothing is said, a mask of ROOT.TILE is meant so, and ranks are told so."""
+    """Return whether cards have tiles; where nothing is said a mask of ROOT.TILE is meant so, and ranks are told."""
     hierarchy = environ.get("ZE_FLAT_DEVICE_HIERARCHY", "").upper()
     return hierarchy == _COMPOSITE or (not hierarchy and "." in environ.get(_ZE, ""))
 

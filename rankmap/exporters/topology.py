@@ -152,7 +152,7 @@ def _remark(domain: NumaDomain, shape: NodeTopology) -> str:
 
 
 def _gpus(shape: NodeTopology) -> str:
-    several = {gpu.pci_address for gpu in shape.gpus if gpu.partition}
+    several = {gpu.pci_address for gpu in shape.gpus if gpu.partition and gpu.pci_address}
     return _table(
         [
             {

@@ -57,11 +57,11 @@ def gpu_remark(plan: Plan, known: Sequence[Gpu], node: Mapping[str, Any]) -> str
         return ""
     n_dragon = len(node["gpus"])
     if all(not gpu.pci_address for gpu in plan.allocation.topology(0).gpus):
+        n_known = n_dragon or len(known)
         return (
-            f"hwloc shows no GPU here, {n_dragon or len(known)} are known by their run-time library only: which cores "
-            "they are close to nobody knows"
+            f"{n_known} GPUs here are known by their run-time library only: nobody knows which cores they are close to"
         )
     if n_dragon and n_dragon != len(known) and not any(is_instance(gpu) for gpu in known):
         both = min(n_dragon, len(known))
-        return f"Dragon shows {n_dragon} GPUs here, hwloc {len(known)}: the first {both}, which both know, are used"
+        return f"GPUs here: Dragon knows {n_dragon}, hwloc {len(known)}; the first {both} are used, which both know"
     return ""

@@ -13,16 +13,16 @@ from tests.topologies_made import made
 HOST = made([[2], [2]])
 
 
-def node(name: str = "localhost", cpus: tuple[int, ...] = (0, 1, 2, 3), gpus: tuple[str, ...] = ()) -> dict[str, Any]:
+def node(name: str = "localhost", cpus: tuple[int, ...] = (0, 1, 2, 3)) -> dict[str, Any]:
     """Return a node as Dragon reports it."""
-    return {"name": name, "cpus": cpus, "gpus": gpus, "gpu_variable": "CUDA_VISIBLE_DEVICES" if gpus else ""}
+    return {"name": name, "cpus": cpus, "gpus": (), "gpu_variable": ""}
 
 
 def test_the_host_has_its_own_name_and_dragons_is_kept_beside_it() -> None:
     """On one node Dragon says "localhost"; plan and report say what it is called."""
-    allocation, names = live_allocation([node(gpus=("1", "0"))], host="vm", topology=HOST, environ={})
+    allocation, names = live_allocation([node()], host="vm", topology=HOST, environ={})
     assert names == {"vm": "localhost"}
-    assert allocation.nodes == (Node(host="vm", shape_index=0, gpu_ids=("1", "0")),)
+    assert allocation.nodes == (Node(host="vm", shape_index=0, gpu_ids=()),)
     assert allocation.topology(0) == HOST
 
 

@@ -13,7 +13,7 @@ from rankmap.planner import plan
 from rankmap.replaying import replay
 from rankmap.requests import request
 from rankmap.topology import Allocation, NodeTopology
-from tests.topologies_made import made, with_caches
+from tests.topologies_made import made, with_caches, with_gpus
 
 NODE = made([[4], [4]], smt=2)
 OTHER = made([[8]], smt=2)
@@ -85,6 +85,21 @@ def test_a_missing_gpu_is_named() -> None:
     with_gpu = replace(saved, layouts=(replace(layout, ranks=(replace(layout.ranks[0], gpus=("0",)),)),))
     with pytest.raises(PlacementError, match="local rank 0 was planned with GPU 0; there are 0 GPUs"):
         replay(with_gpu, live(("n0", NODE)))
+
+
+def test_gpus_are_called_what_they_are_called_now() -> None:
+    """The mask in the environment may be another one than when the plan was made; other variables stay."""
+    bare = with_gpus(NODE, 0, 1)
+    then, now = (
+        replace(bare, gpus=tuple(replace(g, vendor="NVIDIA", token=t) for g, t in zip(bare.gpus, tokens, strict=True)))
+        for tokens in (("", ""), ("GPU-a", "5"))
+    )
+    saved = plan(live(("n0", then)), request(gpus_per_rank=1, threads_per_rank=2))
+    for hosts in ("n0", "m0"):
+        ranks = replay(saved, live((hosts, now))).ranks
+        assert ["GPU-a", "5"] == [dict(rank.env)["CUDA_VISIBLE_DEVICES"] for rank in ranks]
+        assert ["2", "2"] == [dict(rank.env)["OMP_NUM_THREADS"] for rank in ranks]
+        assert ["CUDA_DEVICE_ORDER" in dict(rank.env) for rank in ranks] == [False, True]
 
 
 def test_many_differences_are_cut_short() -> None:
