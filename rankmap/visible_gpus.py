@@ -134,9 +134,12 @@ def _place(gpu: Gpu) -> tuple[list[int], int]:
 
 
 def _named(gpus: Sequence[Gpu]) -> list[Gpu]:
-    """Return the GPUs with their indices as tokens; an instance of a divided GPU keeps its own, the UUID."""
-    index = {id(gpu): str(i) for i, gpu in enumerate(_counted(gpus))}
-    return [gpu if is_instance(gpu) else replace(gpu, token=index[id(gpu)]) for gpu in gpus]
+    """Return the GPUs with their indices as tokens; beside divided ones, which have UUIDs only, all by UUID."""
+    divided = any(is_instance(gpu) for gpu in gpus)
+    return [
+        gpu if is_instance(gpu) else replace(gpu, token=gpu.uuid if divided and gpu.uuid else str(i))
+        for i, gpu in enumerate(gpus)
+    ]
 
 
 def _counted(gpus: Sequence[Gpu]) -> list[Gpu]:

@@ -115,9 +115,9 @@ def _divided() -> NodeTopology:
 @pytest.mark.parametrize(
     ("mask", "shown"),
     [
-        (None, ["MIG-0f", "MIG-1f", "1"]),
+        (None, ["MIG-0f", "MIG-1f", "GPU-aa22"]),
         ("MIG-1f,MIG-0f", ["MIG-1f", "MIG-0f"]),
-        ("1", ["1"]),
+        ("1", ["GPU-aa22"]),
         ("0", ["MIG-0f"]),
     ],
 )
