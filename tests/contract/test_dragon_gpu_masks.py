@@ -79,6 +79,6 @@ def test_a_rank_sees_what_dragon_shows_it(gpus: str, n_gpus: int, variable: str,
 
 
 def test_what_dragon_fails_on_is_refused_before() -> None:
-    """A GPU that the mask has no word for ends the runtime (test_visible_gpus.py has the refusals); see if it still does."""
+    """A GPU that a mask has no word for ends the runtime, if it still does; test_visible_gpus.py has the refusals."""
     rows = dragons(([3], CUDA, {CUDA: "4,5,7"}), ([0], ROCR, {ROCR: "6,7", HIP: "2,3"}))
     assert rows == [None, None]
