@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rankmap import explain, planner
 from rankmap.alternatives import alternatives
-from rankmap.discovery.machine import kept_as_published, load_all, this_host
+from rankmap.cpuset import CpuSet
+from rankmap.discovery.accelerators import all_gpus
+from rankmap.discovery.machine import load_all, required_preset, this_host
 from rankmap.errors import RuntimeUnusableError, UsageError
 from rankmap.replaying import replay
 from rankmap.requests import request
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from rankmap.alternatives import Alternative
-    from rankmap.cpuset import CpuSet
     from rankmap.placement import Plan
 
 __all__ = ["discover", "launch", "load", "plan", "whatif", "why"]
@@ -40,15 +42,15 @@ def discover(machine: str = "") -> Allocation:
         UsageError: There is no such preset.
         AllocationError: There is no libhwloc, or the runtime has other hosts than this one.
     """
-    here = this_host(os.environ)
-    if machine:
-        here, _ = kept_as_published(here, machine)
+    preset = required_preset(machine) if machine else None
+    environ = preset.completed(os.environ) if preset is not None else os.environ
+    here = this_host(environ, kept=preset.reserved if preset is not None else CpuSet())
     if not in_runtime(os.environ):
         return Allocation.of(((os.uname().nodename, here),))
     from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
 
-    nodes = [{"name": node.name, "cpus": node.cpus, "gpus": node.gpus} for node in dragon.live_nodes()]
-    return live_allocation(nodes, host=os.uname().nodename, topology=here)[0]
+    nodes = [asdict(node) for node in dragon.live_nodes()]
+    return live_allocation(nodes, host=os.uname().nodename, topology=here, environ=environ)[0]
 
 
 def load(*machines: str) -> Allocation:
@@ -219,6 +221,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
             start_timeout_s=start_timeout_s,
         ),
         environ=os.environ,
+        all_gpus=all_gpus,
         say=lambda _text: None,
     )
 

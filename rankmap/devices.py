@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from rankmap.cpuset import CpuSet
     from rankmap.topology import Gpu, Nic, NodeTopology
 
-__all__ = ["GPU_VARIABLES", "distance", "gpu_environment", "gpu_ids", "nearest"]
+__all__ = ["GPU_MASKS", "GPU_VARIABLES", "distance", "gpu_environment", "gpu_ids", "is_instance", "nearest"]
 
-GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-"""The variables by which the vendors' libraries show a process some GPUs only; ROCr's before HIP's, which counts on."""
+GPU_MASKS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""The variables that say which GPUs a process sees."""
+
+GPU_VARIABLES = (*GPU_MASKS, "CUDA_DEVICE_ORDER", "ZE_FLAT_DEVICE_HIERARCHY")
+"""These, and those that say what they mean: all that ``gpu_environment`` may set."""
 
 _SAME_DOMAIN, _SAME_PACKAGE, _ELSEWHERE = 10, 20, 40
 """NUMA distances (ACPI SLIT) where a node does not say its own: of one domain, in one package, anywhere."""
@@ -30,18 +33,28 @@ def gpu_ids(topology: NodeTopology) -> tuple[str, ...]:
     Tiles of an Intel GPU that are given one by one are ROOT.TILE (ZE_AFFINITY_MASK; DRAGON.md, section 1).
     """
     of_card = Counter(gpu.pci_address for gpu in topology.gpus)
-    if all(gpu.vendor == "Intel" for gpu in topology.gpus) and any(n > 1 for n in of_card.values()):
+    tiles = any(n > 1 for address, n in of_card.items() if address)  # without one nobody knows which are of one card
+    if tiles and all(gpu.vendor == "Intel" for gpu in topology.gpus):
         roots = {address: root for root, address in enumerate(of_card)}
         return tuple(f"{roots[gpu.pci_address]}.{gpu.partition}" for gpu in topology.gpus)
     return tuple(map(str, range(len(topology.gpus))))
+
+
+def is_instance(gpu: Gpu) -> bool:
+    """Return whether this is an instance of a divided NVIDIA GPU (MIG), of which a process can use one only.
+
+    Source: NVIDIA MIG User Guide, "CUDA Device Enumeration".
+    """
+    return gpu.token.startswith("MIG-")
 
 
 def gpu_environment(topology: NodeTopology, gpus: Sequence[int]) -> tuple[tuple[str, str], ...]:
     """Return the variables with which a rank sees only these GPUs, given as positions in ``topology.gpus``.
 
     NVIDIA's indices count in PCI order, so that order is asked for too. HIP counts what ROCr has left: all of it.
+    ROOT.TILE means a tile in one of Level Zero's hierarchies only, so that one is asked for.
 
-    Source: as discovery/visible_gpus.py.
+    Source: as visible_gpus.py.
     """
     if not gpus:
         return ()
@@ -55,7 +68,8 @@ def gpu_environment(topology: NodeTopology, gpus: Sequence[int]) -> tuple[tuple[
         case "AMD":
             return (("ROCR_VISIBLE_DEVICES", shown), ("HIP_VISIBLE_DEVICES", ",".join(map(str, range(len(gpus))))))
         case "Intel":
-            return (("ZE_AFFINITY_MASK", shown),)
+            hierarchy = (("ZE_FLAT_DEVICE_HIERARCHY", "COMPOSITE"),) if "." in shown else ()
+            return (*hierarchy, ("ZE_AFFINITY_MASK", shown))
         case _:
             return ()
 

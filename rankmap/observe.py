@@ -32,6 +32,8 @@ class Observation:
         cpus: PU os indices that it may use, read in the rank before the application ran (sched_getaffinity(2)).
         variables: What the application got of the GPU visibility variables and of those that the plan sets, by name;
             None before it was started.
+        gpu_uuids: The UUIDs of the GPUs that these variables show on its host, looked up once more when the application
+            was started; None where nobody can tell.
         mem: Its memory policy when it was last looked at while running, as a plan writes it ("bind:0"), "default" for
             the kernel's, "" where that is not known.
         threads: Its threads when it was last looked at while running; empty when it ended before that.
@@ -42,5 +44,6 @@ class Observation:
     pid: int
     cpus: CpuSet
     variables: Mapping[str, str] | None = None
+    gpu_uuids: tuple[str, ...] | None = None
     mem: str = ""
     threads: tuple[ThreadObservation, ...] = ()

@@ -70,6 +70,7 @@ class _NodeRow:
     hosts: tuple[str, ...]
     shape: int
     gpu_ids: tuple[str, ...] | None
+    gpu_uuids: tuple[str, ...]
     layout: int | None
     ranks: tuple[Run, ...]
     step: int
@@ -105,6 +106,7 @@ def _node_rows(plan: Plan) -> tuple[_NodeRow, ...]:
             hosts=(),
             shape=node.shape_index,
             gpu_ids=node.gpu_ids,
+            gpu_uuids=node.gpu_uuids,
             layout=here.layout_index if here else None,
             ranks=runs,
             step=0,
@@ -122,7 +124,9 @@ def _node_rows(plan: Plan) -> tuple[_NodeRow, ...]:
 def _follows(last: tuple[_NodeRow, list[str]], row: _NodeRow, before: tuple[Run, ...]) -> int | None:
     """Return how much larger the ranks of this row's node are than those before it, None when it is not alike."""
     first, hosts = last
-    if (row.shape, row.gpu_ids, row.layout) != (first.shape, first.gpu_ids, first.layout):
+    if row.shape != first.shape or row.layout != first.layout:
+        return None
+    if (row.gpu_ids, row.gpu_uuids) != (first.gpu_ids, first.gpu_uuids):
         return None
     if not row.ranks:
         return 0
@@ -147,7 +151,7 @@ def _read(data: Json) -> Plan:
             if row.layout is not None:
                 runs = shifted(row.ranks, k * row.step)
                 planned.append(PlannedNode(node_index=len(nodes), layout_index=row.layout, runs=runs))
-            nodes.append(Node(host=host, shape_index=row.shape, gpu_ids=row.gpu_ids))
+            nodes.append(Node(host=host, shape_index=row.shape, gpu_ids=row.gpu_ids, gpu_uuids=row.gpu_uuids))
     plan = Plan(
         allocation=Allocation(shapes=tuple(shape.topology for shape in record.shapes), nodes=tuple(nodes)),
         parts=record.parts,

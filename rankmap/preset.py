@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - a field
+from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Dragon", "Environment", "Gpus", "Lines", "Memory", "Nics", "Preset", "Site", "Structure"]
 
@@ -144,6 +148,10 @@ class Preset:
     site: Site | None
     environment: tuple[Environment, ...]
     dragon: Dragon | None
+
+    def completed(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment with the variables of this machine that it does not have."""
+        return {one.name: one.value for one in self.environment} | dict(environ)
 
     @property
     def reserved(self) -> CpuSet:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
-from rankmap.devices import gpu_ids
+from rankmap.devices import GPU_VARIABLES, gpu_environment, gpu_ids
 from rankmap.differences import differences, structural
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
@@ -66,13 +66,35 @@ def replay(plan: Plan, live: Allocation) -> Plan:
     made = Plan(
         allocation=live,
         parts=plan.parts,
-        layouts=tuple(replace(plan.layouts[index], shape_index=shape) for index, shape in layouts),
+        layouts=tuple(_on_shape(plan.layouts[index], shape, live) for index, shape in layouts),
         nodes=tuple(sorted(nodes, key=lambda node: node.node_index)),
         notes=tuple(notes),
     )
     if wrong := violations(made):
         raise _does_not_fit(wrong)
     return made
+
+
+def _on_shape(layout: NodeLayout, shape_index: int, live: Allocation) -> NodeLayout:
+    """Return the layout for a live node, each rank with the variables that show it its GPUs there.
+
+    What they are called follows from the mask in the environment, and it may be another one than planned in.
+    """
+    topology = live.shapes[shape_index]
+    ids = gpu_ids(topology)
+    ranks = tuple(
+        replace(
+            rank,
+            env=(
+                *gpu_environment(topology, [ids.index(gpu) for gpu in rank.gpus]),
+                *((name, value) for name, value in rank.env if name not in GPU_VARIABLES),
+            ),
+        )
+        if rank.gpus
+        else rank
+        for rank in layout.ranks
+    )
+    return replace(layout, shape_index=shape_index, ranks=ranks)
 
 
 def _does_not_fit(problems: Sequence[str]) -> PlacementError:

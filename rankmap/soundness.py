@@ -108,6 +108,13 @@ def _dangling(plan: Plan) -> list[str]:
         for node in plan.allocation.nodes
         if not 0 <= node.shape_index < n_shapes
     ]
+    problems += [
+        f"{node.host} has {len(node.gpu_uuids)} UUIDs for {len(plan.allocation.shapes[node.shape_index].gpus)} GPUs"
+        for node in plan.allocation.nodes
+        if node.gpu_uuids
+        and 0 <= node.shape_index < n_shapes
+        and len(node.gpu_uuids) != len(plan.allocation.shapes[node.shape_index].gpus)
+    ]
     for i, layout in enumerate(plan.layouts):
         if not 0 <= layout.shape_index < n_shapes:
             problems.append(f"layout {i} is for shape {layout.shape_index}, which is not there")

@@ -146,7 +146,9 @@ class Gpu:
     Its identity is its UUID, or its PCI address plus partition (several MI300A partitions share one address).
     ``names`` are the device names that the APIs use for it (cuda0, nvml0, rsmi3, card1); ``cpus`` and ``numa``
     what it is close to (``cpus`` is empty where that is unknown). ``vendor`` is "NVIDIA", "AMD", "Intel" or "".
-    ``token`` is what the vendor's variable calls it in the environment at hand; "" on recorded nodes.
+    ``token`` is what the vendor's variable calls it in the environment at hand; "" on recorded nodes, but for an
+    instance of a divided GPU (MIG), which has no name but its UUID. ``peers`` are the PCI addresses of the GPUs that it
+    has NVLinks to, itself or through switches. An allocation keeps the UUIDs with its nodes, not with their shapes.
     """
 
     pci_address: str
@@ -159,6 +161,7 @@ class Gpu:
     cpus: CpuSet = CpuSet()
     numa: tuple[OsIndex, ...] = ()
     token: str = ""
+    peers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +210,13 @@ class NodeTopology:
         """Return the same node on which only the given PUs (of those usable before) may be used."""
         return replace(self, usable=self.usable & usable)
 
+    def without_uuids(self) -> tuple[NodeTopology, tuple[str, ...]]:
+        """Return what other nodes of this make are too, and the UUIDs of its GPUs (``Node.gpu_uuids``)."""
+        uuids = tuple(gpu.uuid for gpu in self.gpus)
+        if not any(uuids):
+            return self, ()
+        return replace(self, gpus=tuple(replace(gpu, uuid="") for gpu in self.gpus)), uuids
+
     def numa_of(self, cpus: CpuSet) -> tuple[OsIndex, ...]:
         """Return the os indices of the NUMA domains that these PUs lie in, ascending."""
         return tuple(sorted([d.os_index for d in self.numa_domains if d.cpus.mask & cpus.mask and d.local]))
@@ -246,12 +256,14 @@ def _alike(fast: CpuKind, other: CpuKind) -> bool:
 class Node:
     """One host of an allocation: its name, and which of the allocation's shapes it has.
 
-    ``gpu_ids`` are the GPUs' ids as Dragon shows them ("0", "0.1"); None where Dragon was not asked.
+    ``gpu_ids`` are the GPUs' ids as Dragon shows them ("0", "0.1"); None where Dragon was not asked. ``gpu_uuids`` are
+    the UUIDs of its shape's GPUs, "" each where unknown; empty where none is known.
     """
 
     host: str
     shape_index: int
     gpu_ids: tuple[str, ...] | None = None
+    gpu_uuids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,8 +277,11 @@ class Allocation:
     def of(cls, hosts: tuple[tuple[str, NodeTopology], ...]) -> Allocation:
         """Return the allocation of these (host name, topology) pairs, equal topologies shared."""
         index: dict[NodeTopology, int] = {}
-        nodes = tuple(Node(host=host, shape_index=index.setdefault(topology, len(index))) for host, topology in hosts)
-        return cls(shapes=tuple(index), nodes=nodes)
+        nodes = []
+        for host, topology in hosts:
+            shape, uuids = topology.without_uuids()
+            nodes.append(Node(host=host, shape_index=index.setdefault(shape, len(index)), gpu_uuids=uuids))
+        return cls(shapes=tuple(index), nodes=tuple(nodes))
 
     def topology(self, node_index: int) -> NodeTopology:
         """Return the topology of the node at this position."""

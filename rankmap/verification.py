@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rankmap.devices import GPU_VARIABLES, gpu_ids
+from rankmap.devices import GPU_MASKS, GPU_VARIABLES, gpu_ids
 from rankmap.report import Finding, RankReport, Report, Severity
 
 if TYPE_CHECKING:
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from rankmap.observe import Observation
     from rankmap.placement import Plan, RankPlacement
-    from rankmap.topology import NodeTopology
+    from rankmap.topology import Allocation, NodeTopology
 
-__all__ = ["SLUGS", "verify"]
+__all__ = ["SLUGS", "planned_uuids", "verify"]
 
 SLUGS = {
     "cpus-differ": "the rank may use other CPUs than planned",
@@ -26,9 +26,6 @@ SLUGS = {
     "variables-differ": "the application was given another value of a variable than planned",
 }
 """Every kind of finding and its meaning; docs/findings.md has an entry for each."""
-
-_OF_GPUS = frozenset({*GPU_VARIABLES, "CUDA_DEVICE_ORDER"})
-"""Variables that decide which GPUs a rank sees."""
 
 
 def verify(
@@ -42,13 +39,14 @@ def verify(
         services: Where Dragon's own processes run, passed on into the report.
     """
     ranks = tuple(
-        _rank_report(placement, plan.allocation.topology(placement.node_index), observations.get(placement.rank))
-        for placement in plan.ranks
+        _rank_report(placement, plan.allocation, observations.get(placement.rank)) for placement in plan.ranks
     )
     return Report(ranks=ranks, services=tuple(services))
 
 
-def _rank_report(planned: RankPlacement, topology: NodeTopology, seen: Observation | None) -> RankReport:
+def _rank_report(planned: RankPlacement, allocation: Allocation, seen: Observation | None) -> RankReport:
+    topology = allocation.topology(planned.node_index)
+    uuids = planned_uuids(planned, allocation)
     return RankReport(
         rank=planned.rank,
         planned={
@@ -56,11 +54,22 @@ def _rank_report(planned: RankPlacement, topology: NodeTopology, seen: Observati
             "cpus": None if planned.cpus is None else list(planned.cpus),
             "numa": list(planned.numa),
             "gpus": list(planned.gpus),
+            **({"gpu_uuids": list(uuids)} if uuids else {}),
             "mem": planned.mem,
         },
         observed=None if seen is None else _observed(seen, topology),
-        findings=tuple(_findings(planned, seen)),
+        findings=tuple(_findings(planned, uuids, seen)),
     )
+
+
+def planned_uuids(planned: RankPlacement, allocation: Allocation) -> tuple[str, ...]:
+    """Return the UUIDs of the GPUs that a rank is to have; empty where not all of them are known."""
+    known = allocation.nodes[planned.node_index].gpu_uuids
+    if not known or not planned.gpus:
+        return ()
+    of_id = dict(zip(gpu_ids(allocation.topology(planned.node_index)), known, strict=True))
+    uuids = tuple(of_id.get(gpu, "") for gpu in planned.gpus)
+    return uuids if all(uuids) else ()
 
 
 def _observed(seen: Observation, topology: NodeTopology) -> dict[str, Any]:
@@ -81,12 +90,13 @@ def _observed(seen: Observation, topology: NodeTopology) -> dict[str, Any]:
             if domain.local and not domain.cpus.isdisjoint(seen.cpus)
         ],
         "gpus": gpus,
+        **({} if seen.gpu_uuids is None else {"gpu_uuids": list(seen.gpu_uuids)}),
         "mem": seen.mem if seen.mem not in {"", "default"} else None,
         "threads": len(seen.threads),
     }
 
 
-def _findings(planned: RankPlacement, seen: Observation | None) -> list[Finding]:
+def _findings(planned: RankPlacement, uuids: tuple[str, ...], seen: Observation | None) -> list[Finding]:
     if seen is None:
         return [Finding(slug="unobserved", severity=Severity.WARNING, expected=f"on {planned.host}", observed="-")]
     found = []
@@ -102,6 +112,9 @@ def _findings(planned: RankPlacement, seen: Observation | None) -> list[Finding]
             if not thread.cpus.issubset(allowed)
         ]
     found += _variable_findings(planned, seen.variables)
+    if uuids and seen.gpu_uuids is not None and seen.gpu_uuids != uuids:
+        shown = ",".join(planned.gpus)
+        found.append(_error("gpus-differ", f"GPU {shown} ({','.join(uuids)})", ",".join(seen.gpu_uuids) or "none"))
     if planned.mem is not None and seen.mem not in {"", planned.mem}:
         found.append(_error("memory-differs", planned.mem, seen.mem))
     return found
@@ -117,9 +130,9 @@ def _variable_findings(planned: RankPlacement, variables: Mapping[str, str] | No
     own = dict(planned.env)
     for name, value in own.items():
         if variables.get(name) != value:
-            slug = "gpus-differ" if name in _OF_GPUS else "variables-differ"
+            slug = "gpus-differ" if name in GPU_VARIABLES else "variables-differ"
             yield _error(slug, f"{name}={value}", f"{name}={variables[name]}" if name in variables else f"no {name}")
-    for name in GPU_VARIABLES if planned.gpus else ():
+    for name in GPU_MASKS if planned.gpus else ():
         if name in variables and name not in own:
             yield _error("gpus-differ", f"no {name}", f"{name}={variables[name]}")
 

@@ -15,7 +15,8 @@ import click
 
 from rankmap.cli.layout_options import LayoutCommand, layout_options
 from rankmap.differences import differences
-from rankmap.discovery.machine import kept_as_published, load, this_host
+from rankmap.discovery.accelerators import all_gpus
+from rankmap.discovery.machine import load, required_preset, this_host
 from rankmap.errors import RankmapError, UsageError
 from rankmap.exporters.report import table
 from rankmap.planner import plan
@@ -27,7 +28,7 @@ from rankmap.runtime.rank_output import require_writable
 from rankmap.runtime.session import in_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rankmap.layout import LayoutSpec
     from rankmap.placement import Plan
@@ -182,14 +183,10 @@ def launch(  # noqa: PLR0913 - one argument per option
     if saved is not None and len(saved.parts) != len(commands):
         msg = f"--plan is for a job of {len(saved.parts)} parts, and there are {len(commands)} applications"
         raise UsageError(msg, hint="write an application for each part, with `:` between them")
-    topology = this_host(os.environ)
-    set_env = _variables(env, unset)
-    if machine is not None:
-        topology, published = _as_published(topology, machine)
-        set_env = {**published, **set_env}
+    environ, topology = _machine_at_hand(machine)
     options = LaunchOptions(
         cwd=cwd,
-        set_env=set_env,
+        set_env=_variables(env, unset),
         pmi=Pmi(pmi),
         verify=Verify(verify),
         output=OutputOptions(label=label, directory=output_dir),
@@ -206,7 +203,8 @@ def launch(  # noqa: PLR0913 - one argument per option
         topology=topology,
         reserve=saved.reserve if saved is not None else reduce(or_, (spec.reserve for spec in specs)),
         options=options,
-        environ=os.environ,
+        environ=environ,
+        all_gpus=all_gpus,
         say=_say if verbose else _nothing,
     )
     written = 0
@@ -220,12 +218,16 @@ def launch(  # noqa: PLR0913 - one argument per option
     ctx.exit(result.status or written)
 
 
-def _as_published(node: NodeTopology, name: str) -> tuple[NodeTopology, dict[str, str | None]]:
-    """Return this node with what the machine's site keeps, and the variables that ranks have on that machine."""
-    found, preset = kept_as_published(node, name)
-    for what in differences(load(name, environ=os.environ).shapes[0], found, "published"):
+def _machine_at_hand(name: str | None) -> tuple[Mapping[str, str], NodeTopology]:
+    """Return the environment and this node, with what is published about the machine where it is named."""
+    if name is None:
+        return os.environ, this_host(os.environ)
+    preset = required_preset(name)
+    environ = preset.completed(os.environ)
+    node = this_host(environ, kept=preset.reserved)
+    for what in differences(load(name, environ=environ).shapes[0], node, "published"):
         _say(f"note: this node is not as {preset.name} is published: {what}")
-    return found, {one.name: one.value for one in preset.environment if one.name not in os.environ}
+    return environ, node
 
 
 def _tell(result: JobResult, *, verify: Verify, report_bindings: bool, verbose: bool) -> None:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from rankmap.cpuset import CpuSet
 from rankmap.discovery import hwloc, presets
+from rankmap.discovery.accelerators import with_accelerators
+from rankmap.discovery.gpu_runtimes import counted
 from rankmap.discovery.hwloc_xml import parse
 from rankmap.discovery.preset_xml import preset_xml
-from rankmap.discovery.visible_gpus import with_visible_gpus
 from rankmap.errors import AllocationError, UsageError
 from rankmap.topology import Allocation, Node, NodeTopology
+from rankmap.visible_gpus import counted_gpus, with_visible_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MachineSpec",
-    "kept_as_published",
     "load",
     "load_all",
     "machine_xml",
     "preset_of",
+    "required_preset",
     "this_host",
     "this_host_xml",
 ]
@@ -123,8 +125,8 @@ def preset_of(name: str) -> Preset | None:
     return presets.read(name) if name in presets.names() or name.endswith(_PRESET_SUFFIX) else None
 
 
-def kept_as_published(node: NodeTopology, name: str) -> tuple[NodeTopology, Preset]:
-    """Return a live node with what the site of this preset keeps for itself, and the preset.
+def required_preset(name: str) -> Preset:
+    """Return the preset of this name.
 
     Raises:
         UsageError: The name is of no preset.
@@ -134,7 +136,7 @@ def kept_as_published(node: NodeTopology, name: str) -> tuple[NodeTopology, Pres
     if preset is None:
         msg = f"{name!r} is no machine preset"
         raise UsageError(msg, hint="`rankmap machines` lists them; a path to a TOML file is one too")
-    return replace(node, reserved=preset.reserved & node.present), preset
+    return preset
 
 
 def machine_xml(spec: MachineSpec, *, environ: Mapping[str, str]) -> str:
@@ -165,14 +167,21 @@ def this_host_xml(environ: Mapping[str, str]) -> str:
     return hwloc.live_xml(environ)
 
 
-def this_host(environ: Mapping[str, str]) -> NodeTopology:
-    """Return this host as a program in this environment has it.
+def this_host(environ: Mapping[str, str], *, kept: CpuSet = CpuSet()) -> NodeTopology:
+    """Return this host as a program in this environment has it; ``kept`` are CPUs that its site keeps for itself.
 
     Usable are the CPUs that its cgroup and this process's affinity mask both allow; GPUs that a mask hides are left
-    out.
+    out. Where only a vendor's run-time library knows of GPUs, nobody knows which CPUs they are close to.
 
     Raises:
         AllocationError: There is no libhwloc, or it cannot read this host; or a mask of GPUs makes no sense.
     """
-    topology = with_visible_gpus(parse(hwloc.live_xml(environ), source=_THIS_HOST), environ)
-    return topology.restricted(CpuSet.of(os.sched_getaffinity(0)))
+    topology = with_accelerators(parse(hwloc.live_xml(environ), source=_THIS_HOST))
+    if topology.gpus:
+        topology = with_visible_gpus(topology, environ)
+    else:
+        vendor, n_gpus = counted(environ)
+        if n_gpus:
+            ids = tuple(map(str, range(n_gpus)))
+            topology = replace(topology, gpus=counted_gpus(vendor, ids, environ))
+    return replace(topology.restricted(CpuSet.of(os.sched_getaffinity(0))), reserved=kept & topology.present)

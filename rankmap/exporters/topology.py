@@ -30,7 +30,8 @@ def as_json(allocation: Allocation) -> str:
     """Return the allocation as one JSON object, indented, with a newline at the end.
 
     ``schema`` is "rankmap.topology/1". ``nodes`` has one entry per node, in the allocation's order: ``host``,
-    ``shape_index`` (its place in ``shapes``) and ``gpu_ids`` (as Dragon shows them, null where Dragon was not asked).
+    ``shape_index`` (its place in ``shapes``), ``gpu_ids`` (as Dragon shows them, null where Dragon was not asked) and
+    ``gpu_uuids`` (of the shape's GPUs, empty where none is known).
     ``shapes`` has one entry per kind of node: the fields of rankmap.topology.NodeTopology by their names. CPU sets are
     Linux lists of PU os indices ("0-7,64-71"), sizes are bytes.
     """
@@ -155,7 +156,7 @@ def _remark(domain: NumaDomain, shape: NodeTopology) -> str:
 
 
 def _gpus(shape: NodeTopology) -> str:
-    several = {gpu.pci_address for gpu in shape.gpus if gpu.partition}
+    several = {gpu.pci_address for gpu in shape.gpus if gpu.partition and gpu.pci_address}
     return _table(
         [
             {
@@ -165,6 +166,7 @@ def _gpus(shape: NodeTopology) -> str:
                 "address": _address(gpu.pci_address, gpu.partition if gpu.pci_address in several else None),
                 "NUMA": _ids(gpu.numa),
                 "CPUs": str(gpu.cpus),
+                "NVLink": str(CpuSet.of(i for i, other in enumerate(shape.gpus) if other.pci_address in gpu.peers)),
                 "names": " ".join(gpu.names),
             }
             for name, gpu in zip(gpu_ids(shape), shape.gpus, strict=True)

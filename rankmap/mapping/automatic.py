@@ -15,6 +15,7 @@ from rankmap.layout_parts import MapBy, Order, Pattern, RankBy
 from rankmap.mapping.beside import beside, placed_by
 from rankmap.mapping.dealing import alike, deal, enough_devices, rooms
 from rankmap.mapping.default import arrange
+from rankmap.mapping.gpus import require_usable_together
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
 from rankmap.mapping.refusal import counted, refusal, unit
 
@@ -118,6 +119,7 @@ def _set_kind(allocation: Allocation, spec: LayoutSpec, sets: LayoutSpec, site: 
         blocks = [site.ground.cpus(block) for block in whole]
         given = nearest(topology, topology.gpus, blocks, each=spec.map_by.gpus, free=site.ground.gpus)
         assert given is not None  # noqa: S101 - there was room
+        require_usable_together(topology, given, site.host)
         ids = gpu_ids(topology)
         ranks = tuple(
             replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rankmap.devices import gpu_environment, gpu_ids, nearest
+from rankmap.devices import gpu_environment, gpu_ids, is_instance, nearest
 from rankmap.errors import PlacementError
 from rankmap.layout_devices import GpuBind, GpuRule
 from rankmap.layout_parts import Pattern
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rankmap.mapping.kinds import NodeKind
     from rankmap.topology import NodeTopology
 
-__all__ = ["gpu_room", "with_gpus"]
+__all__ = ["gpu_room", "require_usable_together", "with_gpus"]
 
 
 def gpu_room(spec: LayoutSpec, n_gpus: int) -> int | None:
@@ -36,7 +36,7 @@ def with_gpus(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: st
     """Return the kind with the GPUs of each rank; mapped by GPU, the ranks are then in the order of their GPUs.
 
     Raises:
-        PlacementError: There are too few, or a GPU that is listed is not there or not free.
+        PlacementError: There are too few, a GPU that is listed is not there or not free, or a rank cannot use its own.
     """
     bind = spec.gpu_bind or GpuBind()
     if not spec.n_gpus or bind.rule is GpuRule.NONE:
@@ -48,6 +48,7 @@ def with_gpus(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: st
         asked = f"{n_ranks} with {counted(spec.n_gpus, 'GPU')} each"
         msg = f"{asked} on {host}, which has {counted(len(kind.ground.gpus), 'free GPU')}"
         raise PlacementError(msg, hint="ask for fewer ranks or GPUs, or --share-gpus")
+    require_usable_together(topology, given, host)
     ranks = [
         replace(rank, gpus=tuple(ids[gpu] for gpu in gpus), env=gpu_environment(topology, gpus))
         for rank, gpus in zip(kind.ranks, given, strict=True)
@@ -56,6 +57,19 @@ def with_gpus(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: st
     if spec.map_by.pattern is Pattern.GPU:
         order.sort(key=lambda i: min(given[i]))
     return kind.with_ranks(ranks, order)
+
+
+def require_usable_together(topology: NodeTopology, given: Sequence[tuple[int, ...]], host: str) -> None:
+    """Raise unless one process can use all the GPUs that it is given, as positions in ``topology.gpus``.
+
+    Raises:
+        PlacementError: There is an instance of a divided GPU (MIG) among several: CUDA shows a process one only.
+    """
+    for gpus in given:
+        if len(gpus) > 1 and any(is_instance(topology.gpus[gpu]) for gpu in gpus):
+            names = ",".join(gpu_ids(topology)[gpu] for gpu in gpus)
+            msg = f"GPUs {names} of {host} for one rank: MIG instances, of which a CUDA process can use one only"
+            raise PlacementError(msg, hint="--gpus-per-rank 1; or have MIG switched off (nvidia-smi -mig 0)")
 
 
 def _dealt(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, bind: GpuBind) -> Sequence[tuple[int, ...]] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rankmap.cpuset import CpuSet
 from rankmap.runtime.job import Verify
 from rankmap.runtime.observer import activity_of, memory_policy_of, threads_of
+from rankmap.runtime.seen_gpus import note_uuids
 from rankmap.verification import verify
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from rankmap.placement import Plan
     from rankmap.report import Report
+    from rankmap.runtime.job import JobRequest
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.rank_process import RankProcess
     from rankmap.runtime.services import Service
@@ -41,7 +43,7 @@ class Checker:
     Args:
         plan: Where they should be.
         ranks: What is known of them; the threads that looking finds are noted there.
-        mode: What a difference means.
+        request: What a difference means, and how GPUs are looked up (seen_gpus.py).
         say: Tells the user about a difference when the job goes on.
         stop: Ends the job for this reason.
     """
@@ -50,14 +52,15 @@ class Checker:
         self,
         plan: Plan,
         ranks: Sequence[RankProcess],
+        request: JobRequest,
         *,
-        mode: Verify,
         say: Callable[[str], None],
         stop: Callable[[str], None],
     ) -> None:
         self._plan = plan
         self._ranks = ranks
-        self._mode = mode
+        self._mode = request.verify
+        self._all_gpus = request.all_gpus
         self._say = say
         self._stop = stop
         self._said: set[str] = set()
@@ -71,6 +74,7 @@ class Checker:
     def check(self) -> None:
         """Compare what is known of the ranks with the plan."""
         if self._mode is not Verify.OFF:
+            note_uuids(self._plan, self._ranks, self._all_gpus)
             self._judge(self.report())
 
     def look_later(self, loop: Loop) -> None:

@@ -49,11 +49,21 @@ _KEPT: list[object] = []
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveNode:
-    """One node as Dragon reports it. ``cpus`` are PU os indices, ``gpus`` ids in Dragon's own numbering."""
+    """One node as Dragon reports it.
+
+    Args:
+        name: Dragon's name of it.
+        cpus: PU os indices.
+        gpus: Ids in Dragon's own numbering and of its own types: a Policy's have to be equal to them (of a tile it may
+            be 0.1, a float).
+        gpu_variable: The variable with which Dragon shows GPUs to a process; "" where there are none.
+        is_primary: Whether it is the first of the runtime.
+    """
 
     name: str
     cpus: tuple[int, ...]
-    gpus: tuple[str, ...]
+    gpus: tuple[int | float | str, ...]
+    gpu_variable: str
     is_primary: bool
 
 
@@ -118,7 +128,8 @@ def live_nodes() -> tuple[LiveNode, ...]:
                 LiveNode(
                     name=node.hostname,
                     cpus=tuple(node.cpus),
-                    gpus=tuple(str(gpu) for gpu in node.gpus or ()),
+                    gpus=tuple(node.gpus or ()),
+                    gpu_variable=str(node.gpu_env_str or ""),
                     is_primary=bool(node.is_primary),
                 )
                 for node in nodes
@@ -129,15 +140,16 @@ def live_nodes() -> tuple[LiveNode, ...]:
 
 
 def check_starts(starts: Iterable[RankStart], nodes: Iterable[LiveNode]) -> None:
-    """Raise unless Dragon has every node and CPU that is asked for.
+    """Raise unless Dragon has every node, CPU and GPU that is asked for.
 
-    A wrong node name ends the whole runtime, and CPUs that a node does not have are dropped in silence, the rank
-    then being allowed on all.
+    A wrong node name ends the whole runtime, and CPUs or GPUs that a node does not have are dropped in silence, the
+    rank then being allowed on all.
 
     Raises:
-        LaunchError: A start names a node or a CPU that Dragon does not have, or no CPU at all.
+        LaunchError: A start names a node, a CPU or a GPU that Dragon does not have, or no CPU at all.
     """
-    cpus_of = {node.name: set(node.cpus) for node in nodes}
+    there = {node.name: node for node in nodes}
+    cpus_of = {name: set(node.cpus) for name, node in there.items()}
     for rank, start in enumerate(starts):
         if start.node_name not in cpus_of:
             msg = f"rank {rank} is planned on {start.node_name}; Dragon has {', '.join(sorted(cpus_of))}"
@@ -149,15 +161,26 @@ def check_starts(starts: Iterable[RankStart], nodes: Iterable[LiveNode]) -> None
                 f"where Dragon may use {sorted(cpus_of[start.node_name])}"
             )
             raise LaunchError(msg, hint="plan again inside this allocation")
+        known = list(map(str, there[start.node_name].gpus))
+        if absent := [gpu for gpu in start.gpus if gpu not in known]:
+            msg = f"rank {rank} is planned with GPU {','.join(absent)} of {start.node_name}, where Dragon has {known}"
+            raise LaunchError(msg, hint="plan again inside this allocation")
 
 
-def policy(start: RankStart) -> Policy:
-    """Return the explicit Dragon Policy of one rank: this node, these CPUs, nothing left to Dragon's choice."""
+def policy(start: RankStart, nodes: Iterable[LiveNode] = ()) -> Policy:
+    """Return the explicit Dragon Policy of one rank: this node, these CPUs, nothing left to Dragon's choice.
+
+    Args:
+        start: Where it starts.
+        nodes: Those of the runtime, which know the types of their GPUs' ids; without them ids are numbers.
+    """
+    own = {str(gpu): gpu for node in nodes if node.name == start.node_name for gpu in node.gpus}
     return Policy(
         placement=Policy.Placement.HOST_NAME,
         host_name=start.node_name,
         cpu_affinity=list(start.cpus),
-        gpu_affinity=[int(gpu) if gpu.isdecimal() else gpu for gpu in start.gpus],  # empty: all that there are
+        # Empty: all that there are.
+        gpu_affinity=[own.get(gpu, int(gpu) if gpu.isdecimal() else gpu) for gpu in start.gpus],
     )
 
 
@@ -175,7 +198,7 @@ def policies(plan: Plan) -> list[Policy]:
     ]
     if nodes:
         check_starts(starts, nodes)
-    return [policy(start) for start in starts]
+    return [policy(start, nodes) for start in starts]
 
 
 class Group:
@@ -198,7 +221,8 @@ class Group:
         Raises:
             LaunchError: A start is not one that Dragon can honour, or Dragon started another number of processes.
         """
-        check_starts(starts, live_nodes())
+        nodes = live_nodes()
+        check_starts(starts, nodes)
         quiet.install()
         # ignore_error_on_exit: without it one failing rank makes nearly every later call raise.
         pmi = PMIBackend.from_str(backend) if backend else None
@@ -209,7 +233,7 @@ class Group:
                 target=python,
                 args=["-I", "-S", "-B", str(_SHIM), socket_path, str(rank)],
                 cwd="/",
-                policy=policy(start),
+                policy=policy(start, nodes),
             )
             group.add_process(1, template)
         group.init()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rankmap.placement import Plan
     from rankmap.report import Report
     from rankmap.runtime.application import Application
-    from rankmap.topology import Allocation, NodeTopology
+    from rankmap.topology import Allocation, Gpu, NodeTopology
 
 __all__ = [
     "MISMATCH_STATUS",
@@ -77,6 +77,8 @@ class JobRequest:
         backend: Dragon's PMI back end, "pmix" or "cray"; "" starts the ranks without one.
         drop_paths: Directories that are in LD_LIBRARY_PATH for Dragon's sake only, and go before the ranks start.
         reserve: PU os indices that Dragon's services are bound to; empty leaves them where they are.
+        gpu_variables: Those of the variables of GPUs that the caller has set; so has a rank without GPUs of its own.
+        all_gpus: Returns a vendor's GPUs on this host, as they are when it is called; none where nobody can tell.
         verify: What to do about ranks that are not where the plan says.
         output: Where the ranks' output goes.
         stdin_rank: The rank that gets the caller's standard input; None: no rank does.
@@ -94,6 +96,8 @@ class JobRequest:
     backend: str
     drop_paths: tuple[str, ...]
     reserve: CpuSet
+    gpu_variables: Mapping[str, str]
+    all_gpus: Callable[[str], tuple[Gpu, ...]]
     verify: Verify = Verify.FAIL
     output: OutputOptions = field(default_factory=OutputOptions)
     stdin_rank: int | None = None

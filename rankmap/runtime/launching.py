@@ -13,6 +13,7 @@ from rankmap.runtime import application, mpi_library
 from rankmap.runtime.inside import InsideSession, require_libpmix
 from rankmap.runtime.job import START_TIMEOUT_S, JobRequest, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.libpmix import find_libpmix
+from rankmap.runtime.live_gpus import gpu_variables
 from rankmap.runtime.processes import require_pidfd
 from rankmap.runtime.rank_output import prepare_directory, require_descriptors, tell
 from rankmap.runtime.rank_variables import RANK_NAMES, left_by_others
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from rankmap.cpuset import CpuSet
     from rankmap.placement import Plan
     from rankmap.runtime.second_binding import SecondBinding
-    from rankmap.topology import NodeTopology
+    from rankmap.topology import Gpu, NodeTopology
 
 __all__ = ["LaunchOptions", "launch_job"]
 
@@ -72,6 +73,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
     reserve: CpuSet,
     options: LaunchOptions,
     environ: Mapping[str, str],
+    all_gpus: Callable[[str], tuple[Gpu, ...]],
     say: Callable[[str], None],
 ) -> JobResult:
     """Run the application as the plan says on this host, and return how it ended.
@@ -85,6 +87,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         reserve: PU os indices that ranks do not use and Dragon's services are bound to.
         options: How to run it.
         environ: The caller's environment.
+        all_gpus: Returns a vendor's GPUs on this host, as they are when it is called.
         say: Called with each decision that ``-v`` shows.
 
     Raises:
@@ -150,6 +153,8 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             backend=use.pmi,
             drop_paths=dropped(library_dirs, environ=environ),
             reserve=reserve,
+            gpu_variables=gpu_variables(environ),
+            all_gpus=all_gpus,
             verify=options.verify,
             output=options.output,
             stdin_rank=options.stdin_rank,

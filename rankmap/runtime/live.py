@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rankmap.cpuset import CpuSet
+from rankmap.devices import gpu_ids, is_instance
 from rankmap.errors import AllocationError
+from rankmap.runtime.live_gpus import agreed_gpus
 from rankmap.topology import Allocation, Node
 
 if TYPE_CHECKING:
@@ -18,20 +20,22 @@ __all__ = ["live_allocation", "rank_places"]
 
 
 def live_allocation(
-    nodes: Sequence[Mapping[str, Any]], *, host: str, topology: NodeTopology
+    nodes: Sequence[Mapping[str, Any]], *, host: str, topology: NodeTopology, environ: Mapping[str, str]
 ) -> tuple[Allocation, dict[str, str]]:
     """Return the allocation of a runtime on this host, and Dragon's own name of each host by ours.
 
-    Only the PUs that both Dragon and hwloc offer are usable. On one node Dragon calls the host "localhost"; the
-    plan and the report say what it is really called.
+    Only the PUs that both Dragon and hwloc offer are usable, and the GPUs that both know (live_gpus.py). On one node
+    Dragon calls the host "localhost"; the plan and the report say what it is really called.
 
     Args:
         nodes: As Dragon reports them (runtime/dragon.py, LiveNode).
         host: This host's name.
         topology: This host's topology.
+        environ: The environment that the runtime was started in, or of a program in it.
 
     Raises:
-        AllocationError: The runtime has other hosts than this one, or no CPU that both offer.
+        AllocationError: The runtime has other hosts than this one, or no CPU that both offer; or the masks of GPUs in
+            the environment make no sense.
     """
     if len(nodes) != 1:
         names = ", ".join(node["name"] for node in nodes)
@@ -42,26 +46,36 @@ def live_allocation(
     if not both.usable:
         msg = f"{host}: Dragon may use CPUs {CpuSet.of(node['cpus'])}, hwloc allows {topology.usable}: none in common"
         raise AllocationError(msg, hint="check the cpuset of this job (taskset -p $$, /proc/self/status)")
-    live = Node(host=host, shape_index=0, gpu_ids=tuple(node["gpus"]))
-    return Allocation(shapes=(both,), nodes=(live,)), {host: node["name"]}
+    shape, uuids = agreed_gpus(both, node, environ).without_uuids()
+    live = Node(host=host, shape_index=0, gpu_ids=tuple(str(gpu) for gpu in node["gpus"]), gpu_uuids=uuids)
+    return Allocation(shapes=(shape,), nodes=(live,)), {host: node["name"]}
 
 
 def rank_places(plan: Plan, names: Mapping[str, str]) -> list[tuple[str, list[int], list[str]]]:
-    """Return Dragon's name of the node, the PU os indices and the GPU ids of each rank, in rank order.
+    """Return Dragon's name of the node, the PU os indices and Dragon's ids of the GPUs of each rank, in rank order.
 
     A rank that the plan does not bind gets all that its node lets us use: Dragon reads no CPUs as all there are. GPUs
-    that Dragon does not know (it has found no library of the vendor's) are left to the variables that the rank gets.
+    that Dragon does not know (it has found no library of the vendor's, or they are instances of a divided one) are left
+    to the variables that the rank gets.
 
     Args:
         plan: Where the ranks go.
         names: Dragon's names of hosts, where they differ from ours.
     """
-    dragon_has = [node.gpu_ids for node in plan.allocation.nodes]
+    nodes = plan.allocation.nodes
+    ids = [_dragon_ids(plan.allocation.topology(i), node.gpu_ids) for i, node in enumerate(nodes)]
     return [
         (
             names.get(placement.host, placement.host),
             list(placement.cpus or plan.allocation.topology(placement.node_index).usable),
-            list(placement.gpus) if {*placement.gpus} <= {*(dragon_has[placement.node_index] or ())} else [],
+            [of[gpu] for gpu in placement.gpus] if {*placement.gpus} <= {*(of := ids[placement.node_index])} else [],
         )
         for placement in plan.iter_ranks()
     ]
+
+
+def _dragon_ids(topology: NodeTopology, dragon: Sequence[str] | None) -> dict[str, str]:
+    """Return what Dragon calls each GPU of a node that it knows, by our id; the two count in the same order."""
+    if any(is_instance(gpu) for gpu in topology.gpus):
+        return {}
+    return dict(zip(gpu_ids(topology), dragon or (), strict=False))

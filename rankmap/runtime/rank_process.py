@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
-from rankmap.devices import GPU_VARIABLES
+from rankmap.devices import GPU_MASKS, GPU_VARIABLES
 from rankmap.observe import Observation
 from rankmap.runtime.pmi_link import server_ports
 
@@ -106,16 +106,20 @@ def go(
     placement: RankPlacement,
     *,
     variables: Mapping[str, str],
+    gpu_variables: Mapping[str, str],
     drop_paths: Sequence[str],
     slack_ns: int,
 ) -> Message:
     """Return the message that gives a shim leave to become the application (shim.py, ``become``).
 
-    Of the variables that the user has not set the plan's come before these here. A rank with GPUs of its own is not
-    shown others by a variable of another API.
+    Of the variables that the user has not set the plan's come before these here. Dragon has set a variable of GPUs for
+    every rank, and left others that contradict it: a rank without GPUs of its own has those of the caller
+    (``gpu_variables``), one with some is not shown others by a mask of another API.
     """
     planned = dict(placement.env)
-    hidden = dict.fromkeys(GPU_VARIABLES) if not planned.keys().isdisjoint(GPU_VARIABLES) else {}
+    of_gpus = {name: gpu_variables.get(name) for name in GPU_VARIABLES}
+    if not planned.keys().isdisjoint(GPU_MASKS):
+        of_gpus |= dict.fromkeys(GPU_MASKS)
     return {
         "kind": "go",
         "path": application.path,
@@ -130,7 +134,7 @@ def go(
                 "RANKMAP_RANK": str(placement.rank),
                 "RANKMAP_LOCAL_RANK": str(placement.local_rank),
                 **variables,
-                **hidden,
+                **of_gpus,
                 **planned,
                 **application.set_env,
             },

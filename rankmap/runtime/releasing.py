@@ -52,9 +52,13 @@ def release_all(ranks: Sequence[RankProcess], job: Job, output: RankOutput) -> N
                 inherited=request.inherited_ranks,
             )
             application = request.applications[job.plan.part_of(placement.rank)]
-            variables = {JOB_VARIABLE: job.name, **own}
             message = go(
-                application, placement, variables=variables, drop_paths=request.drop_paths, slack_ns=job.slack_ns
+                application,
+                placement,
+                variables={JOB_VARIABLE: job.name, **own},
+                gpu_variables=request.gpu_variables,
+                drop_paths=request.drop_paths,
+                slack_ns=job.slack_ns,
             )
             rank.release(message, fds)
 

@@ -20,6 +20,7 @@ from rankmap.runtime.draining import Drain
 from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
 from rankmap.runtime.job import MISMATCH_STATUS, TIMEOUT_STATUS, JobRequest, JobResult
 from rankmap.runtime.live import live_allocation, rank_places
+from rankmap.runtime.live_gpus import gpu_remark
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.rank_output import RankOutput, raise_descriptor_limit, tell
 from rankmap.runtime.rank_process import RankProcess
@@ -244,15 +245,18 @@ class Supervisor:
                 self.head.send(message)
 
     def _plan_and_start(self, nodes: list[dict[str, object]]) -> None:
-        allocation, names = live_allocation(nodes, host=self.request.host, topology=self.request.topology)
-        plan = self.request.plan_for(allocation)
-        self.plan = plan
-        self.ranks = self.ending.ranks = [RankProcess(number) for number in range(plan.n_ranks)]
-        self.output = RankOutput(
-            self.loop, self.request.output, n_ranks=plan.n_ranks, targets=self._session.output_descriptors
+        request = self.request
+        allocation, names = live_allocation(
+            nodes, host=request.host, topology=request.topology, environ=request.gpu_variables
         )
+        self.plan = plan = request.plan_for(allocation)
+        if remark := gpu_remark(plan, request.topology.gpus, nodes[0]):
+            self.say(remark)
+        self.ranks = self.ending.ranks = [RankProcess(number) for number in range(plan.n_ranks)]
+        targets = self._session.output_descriptors
+        self.output = RankOutput(self.loop, request.output, n_ranks=plan.n_ranks, targets=targets)
         self.drain = Drain(self.loop, self.output, left=self._left_by_ranks, on_end=self._finish)
-        self.checker = Checker(plan, self.ranks, mode=self.request.verify, say=self.say, stop=self._on_mismatch)
+        self.checker = Checker(plan, self.ranks, request, say=self.say, stop=self._on_mismatch)
         self._tell_head(
             {
                 "kind": "start",

@@ -9,7 +9,7 @@ import pytest
 from rankmap.cpuset import CpuSet
 from rankmap.exporters.topology import _size, as_json, table
 from rankmap.topology import Allocation
-from tests.topologies_made import made
+from tests.topologies_made import made, with_gpus
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,15 @@ def test_cpus_without_memory() -> None:
     node = made([[2], [2]])
     text = table(Allocation.of((("a", replace(node, numa_domains=node.numa_domains[:1])),)))
     assert "no memory of their own" in text
+
+
+def test_nvlinks_are_shown_by_the_ids_of_the_gpus_that_they_lead_to() -> None:
+    """And there is no such column where there are none, nor an address where none is known."""
+    node = with_gpus(made([[4]]), 0, 0, 0)
+    addresses = [gpu.pci_address for gpu in node.gpus]
+    linked = tuple(replace(gpu, peers=tuple(a for a in addresses if a != gpu.pci_address)) for gpu in node.gpus)
+    rows = table(Allocation.of((("a", replace(node, gpus=linked)),))).splitlines()
+    assert ["1-2", "0,2", "0-1"] == [row.split()[-1] for row in rows[-3:]]
+    assert "NVLink" not in table(Allocation.of((("a", node),)))
+    unplaced = tuple(replace(gpu, pci_address="", partition=i) for i, gpu in enumerate(node.gpus))
+    assert "address" not in table(Allocation.of((("a", replace(node, gpus=unplaced)),)))

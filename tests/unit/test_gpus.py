@@ -145,3 +145,32 @@ def test_no_other_assignment_is_nearer(file: Path) -> None:
         for some in permutations(free, n_ranks)
     )
     assert own <= best
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"n_ranks": 1, "gpus_per_rank": 2},
+        {"n_ranks": 1, "gpu_bind": "list:0,1"},
+        {"map_by": "rs:a=1,c=2,g=2", "n_ranks": 1},
+    ],
+)
+def test_a_rank_has_one_instance_of_a_divided_gpu(words: dict[str, object]) -> None:
+    """CUDA shows a process no second one; each of several ranks has its own."""
+    whole = with_gpus(made([[4]]), 0, 0, 0)
+    instances = [replace(gpu, vendor="NVIDIA", token=f"MIG-{i}") for i, gpu in enumerate(whole.gpus)]
+    node = replace(whole, gpus=tuple(instances))
+    with pytest.raises(PlacementError) as refused:
+        _placed(node, **words)
+    assert (
+        refused.value.message == "GPUs 0,1 of n0 for one rank: MIG instances, of which a CUDA process can use one only"
+    )
+    assert ["0", "1", "2"] == [gpu for _, gpu in _placed(node, gpus_per_rank=1)]
+
+
+def test_gpus_without_an_address_are_of_no_card() -> None:
+    """Intel GPUs of which only the number is known are not the tiles of one."""
+    node = with_gpus(made([[4]]), 0, 0)
+    assert ("0", "1") == gpu_ids(
+        replace(node, gpus=tuple(replace(g, vendor="Intel", pci_address="") for g in node.gpus))
+    )

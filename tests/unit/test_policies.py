@@ -71,3 +71,22 @@ try: plan.policies()
 except RuntimeUnusableError as error: print(error.hint)
 """)
     assert done.stdout == "pip install dragonhpc\n"
+
+
+def test_gpus_are_named_as_dragon_has_them() -> None:
+    """A tile may be 0.1, a float: as text it would match nothing, and the rank would get all GPUs."""
+    pytest.importorskip("dragon", reason="dragonhpc is not installed")
+    done = python("""
+from rankmap.errors import LaunchError
+from rankmap.runtime.dragon import LiveNode, RankStart, check_starts, policy
+node = LiveNode(name="n", cpus=(0,), gpus=(0.0, 0.1, 2), gpu_variable="ZE_AFFINITY_MASK", is_primary=True)
+starts = [RankStart(node_name="n", cpus=(0,), gpus=gpus) for gpus in (("0.1", "2"), ("2", "7"), ())]
+print(policy(starts[0], [node]).gpu_affinity, policy(starts[1]).gpu_affinity)
+check_starts((starts[0], starts[2]), [node])
+try: check_starts(starts, [node])
+except LaunchError as error: print(error.message)
+""")
+    assert (done.stderr, done.stdout.splitlines()) == (
+        "",
+        ["[0.1, 2] [2, 7]", "rank 1 is planned with GPU 7 of n, where Dragon has ['0.0', '0.1', '2']"],
+    )

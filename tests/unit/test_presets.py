@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 import pytest
 
 from rankmap.discovery import presets
-from rankmap.discovery.machine import MachineSpec, kept_as_published, load, machine_xml
+from rankmap.discovery.machine import MachineSpec, load, machine_xml, required_preset
 from rankmap.errors import AllocationError, UsageError
 
 LAPTOP = Path(presets.__file__).parents[1] / "machines" / "laptop.toml"
@@ -145,4 +145,4 @@ def test_names_that_are_nearly_right() -> None:
 def test_the_machine_that_this_is_must_be_a_preset() -> None:
     """An XML file does not say what a site keeps."""
     with pytest.raises(UsageError, match="is no machine preset"):
-        kept_as_published(load("laptop", environ=os.environ).shapes[0], "synthetic:core:2")
+        required_preset("synthetic:core:2")

@@ -100,6 +100,21 @@ def test_a_missing_gpu_is_named() -> None:
         replay(with_gpu, live(("n0", NODE)))
 
 
+def test_gpus_are_called_what_they_are_called_now() -> None:
+    """The mask in the environment may be another one than when the plan was made; other variables stay."""
+    bare = with_gpus(NODE, 0, 1)
+    then, now = (
+        replace(bare, gpus=tuple(replace(g, vendor="NVIDIA", token=t) for g, t in zip(bare.gpus, tokens, strict=True)))
+        for tokens in (("", ""), ("GPU-a", "5"))
+    )
+    saved = plan(live(("n0", then)), request(gpus_per_rank=1, threads_per_rank=2))
+    for hosts in ("n0", "m0"):
+        ranks = replay(saved, live((hosts, now))).ranks
+        assert ["GPU-a", "5"] == [dict(rank.env)["CUDA_VISIBLE_DEVICES"] for rank in ranks]
+        assert ["2", "2"] == [dict(rank.env)["OMP_NUM_THREADS"] for rank in ranks]
+        assert ["CUDA_DEVICE_ORDER" in dict(rank.env) for rank in ranks] == [False, True]
+
+
 def test_many_differences_are_cut_short() -> None:
     """A dozen are enough to see what is wrong."""
     hosts = [(f"n{i}", NODE) for i in range(20)]

@@ -130,3 +130,10 @@ def test_every_rank_is_there_once() -> None:
     assert violations(replace(PLAN, nodes=(first, crossed, third))) == [
         "n3 has rank 7, which another node or run has too"
     ]
+
+
+def test_uuids_are_one_for_each_gpu() -> None:
+    """A saved plan whose list was edited is refused, not read with the wrong ones."""
+    node = replace(PLAN.allocation.nodes[0], gpu_uuids=("GPU-0",))
+    edited = replace(PLAN, allocation=replace(PLAN.allocation, nodes=(node, *PLAN.allocation.nodes[1:])))
+    assert violations(edited) == ["n0 has 1 UUIDs for 0 GPUs"]
