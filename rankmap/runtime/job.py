@@ -78,6 +78,7 @@ class JobRequest:
         drop_paths: Directories that are in LD_LIBRARY_PATH for Dragon's sake only, and go before the ranks start.
         reserve: PU os indices that Dragon's services are bound to; empty leaves them where they are.
         verify: What to do about ranks that are not where the plan says.
+        watch_s: How often running ranks are looked at, beside twice at their start; None is not.
         output: Where the ranks' output goes.
         stdin_rank: The rank that gets the caller's standard input; None: no rank does.
         timeout_s: When the job is ended; None is never.
@@ -94,6 +95,7 @@ class JobRequest:
     drop_paths: tuple[str, ...]
     reserve: CpuSet
     verify: Verify = Verify.FAIL
+    watch_s: float | None = None
     output: OutputOptions = field(default_factory=OutputOptions)
     stdin_rank: int | None = None
     timeout_s: float | None = None

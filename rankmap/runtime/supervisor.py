@@ -252,7 +252,8 @@ class Supervisor:
             self.loop, self.request.output, n_ranks=plan.n_ranks, targets=self._session.output_descriptors
         )
         self.drain = Drain(self.loop, self.output, left=self._left_by_ranks, on_end=self._finish)
-        self.checker = Checker(plan, self.ranks, mode=self.request.verify, say=self.say, stop=self._on_mismatch)
+        mode, watch_s = self.request.verify, self.request.watch_s
+        self.checker = Checker(plan, self.ranks, mode=mode, watch_s=watch_s, say=self.say, stop=self._on_mismatch)
         self._tell_head(
             {
                 "kind": "start",

@@ -103,7 +103,7 @@ CASES: list[tuple[list[str], int, str]] = [
     (["launch", "--reserve", "99999", "true"], 121, "--reserve: no node has CPU 99999"),
     (["launch", "--reserve", CPUS, "true"], 121, "no free core"),
     (["launch", "--timeout", "soon", "true"], 2, "'soon' is not a time"),
-    (["launch", "--timeout", "0", "true"], 2, "a time limit is more than 0"),
+    (["launch", "--timeout", "0", "true"], 2, "a time is more than 0"),
     (["launch", "--timeout", "-5", "true"], 2, "'-5' is not a time"),
     (["launch", "--timeout", f"{NUMBER}:1", "true"], 2, "is not a time"),
     (["launch", "--kill-grace", "1:2:3:4", "true"], 2, "'1:2:3:4' is not a time"),
