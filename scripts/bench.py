@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench_scale import scale  # beside this file
+from bench_verify import verification
 from tabulate import tabulate
 
 from rankmap.runtime.wire import Connection, listen
@@ -342,6 +343,7 @@ MEASURES = {
 SECTIONS: dict[str, Callable[[int], list[Row]]] = {
     "start-up": start_up,
     "shim": shim_cpu,
+    "verify": verification,
     "mpi": mpi_speed,
     "launch": whole_launch,
     "faults": faults,
