@@ -61,7 +61,7 @@ def verification(repeats: int) -> list[Row]:
             "5 %",
             _word(holds=share <= 0.05),  # noqa: PLR2004
         ),
-        ("looking where 1 GiB of 4 KiB pages is", f"{_pages_s() * 1e3:.0f} ms", "", "", "", ""),
+        ("looking where 1 GiB of 4 KiB pages is, CPU", f"{_pages_s() * 1e3:.0f} ms", "", "", "", ""),
     ]
 
 
@@ -79,14 +79,14 @@ def _launcher_cpu_s(words: Sequence[str]) -> float:
 
 
 def _pages_s() -> float:
-    """Return how long it takes to look at this process when it has 1 GiB of small pages."""
+    """Return the CPU time that it takes to look at this process when it has 1 GiB of small pages."""
     with mmap.mmap(-1, GIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         for offset in range(0, GIB, mmap.PAGESIZE):
             memory[offset] = 1
-        start_s = time.perf_counter()
+        start_s = time.process_time()
         pages_of(os.getpid())
-        return time.perf_counter() - start_s
+        return time.process_time() - start_s
 
 
 def _word(*, holds: bool) -> str:
