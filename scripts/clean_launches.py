@@ -12,6 +12,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -168,6 +169,7 @@ def main() -> int:
     choose = random.Random(options.seed)  # noqa: S311 - no secret
     print(f"seed {options.seed}", flush=True)  # noqa: T201
     launched, failed = Counter[str](), Counter[str]()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="rankmap-clean-") as name:
         named = programs(Path(name))
         layouts = [layout.split() for layout in LAYOUTS if fits(layout.split())]

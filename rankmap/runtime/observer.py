@@ -12,10 +12,17 @@ from rankmap.observe import Pages, ThreadObservation
 
 __all__ = ["memory_policy_of", "pages_of", "threads_of"]
 
-_FIELD = "Cpus_allowed_list:"
+_FIELD = b"\nCpus_allowed_list:"
+_LINE_BYTES = 512
 _GONE = (FileNotFoundError, ProcessLookupError)
 # What mpol_to_str of Linux (mm/mempolicy.c) writes: bind:0-1, bind=static:0, prefer (many):0, weighted interleave:0-3.
 _DOMAINS = re.compile(r"\S+ (?:weighted )?[a-z]+(?: \(many\))?(?:=[a-z|]+)?:([\d,-]+) ")
+
+
+def _read(path: str, n_bytes: int = -1) -> bytes:
+    """Return (the first bytes of) this file of /proc: without pathlib and buffers, at a third of the cost."""
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        return file.read(n_bytes) or b""
 
 
 def threads_of(pid: int, *, proc: Path = Path("/proc")) -> tuple[ThreadObservation, ...]:
@@ -26,25 +33,24 @@ def threads_of(pid: int, *, proc: Path = Path("/proc")) -> tuple[ThreadObservati
     Source: proc_pid_status(5), Cpus_allowed_list; proc_pid_stat(5), fields 3 (state), 14 (utime), 15 (stime) and 39
     (processor).
     """
+    tasks = f"{proc}/{pid}/task"
     try:
-        tids = sorted(int(entry.name) for entry in (proc / str(pid) / "task").iterdir())
+        tids = sorted(map(int, os.listdir(tasks)))  # noqa: PTH208 - see _read
     except _GONE:
         return ()
     threads = []
     for tid in tids:
-        task = proc / str(pid) / "task" / str(tid)
         try:
-            status = (task / "status").read_text(errors="replace")
-            stat = (task / "stat").read_bytes()
+            status, stat = _read(f"{tasks}/{tid}/status"), _read(f"{tasks}/{tid}/stat")
         except _GONE:
             continue
-        cpus = next((line[len(_FIELD) :] for line in status.splitlines() if line.startswith(_FIELD)), None)
+        cpus = status.partition(_FIELD)[2].partition(b"\n")[0].decode().strip()
         fields = stat.rpartition(b")")[2].split()  # from field 3 on: a name may have blanks and brackets in it
-        if cpus is not None and fields:
+        if cpus and fields:
             threads.append(
                 ThreadObservation(
                     tid=tid,
-                    cpus=CpuSet.parse(cpus.strip()),
+                    cpus=CpuSet.parse(cpus),
                     state=fields[0].decode(),
                     ticks=int(fields[11]) + int(fields[12]),
                     last_cpu=int(fields[36]),
@@ -59,8 +65,7 @@ def memory_policy_of(pid: int, *, proc: Path = Path("/proc")) -> str:
     Source: numa_maps(5): the second word of a line is the policy of a mapping, of the first that of the process.
     """
     try:
-        with (proc / str(pid) / "numa_maps").open(errors="replace") as file:
-            words = file.readline().split()
+        words = _read(f"{proc}/{pid}/numa_maps", _LINE_BYTES).partition(b"\n")[0].decode(errors="replace").split()
     except OSError:
         return ""
     policy = words[1] if len(words) > 1 else ""

@@ -53,7 +53,12 @@ def test_a_process_that_has_ended_has_no_threads() -> None:
 
 def test_threads_come_by_number_and_those_that_end_meanwhile_are_left_out(tmp_path: Path) -> None:
     """A task directory without status file, or without the field, is a thread that is going."""
-    fake(tmp_path, t10="Name:\tx\nCpus_allowed:\t3\nCpus_allowed_list:\t0-1,64\n", t9="Cpus_allowed_list:\t5\n", t8="")
+    fake(
+        tmp_path,
+        t10="Name:\tx\nCpus_allowed:\t3\nCpus_allowed_list:\t0-1,64\n",
+        t9="Name:\ty\nCpus_allowed_list:\t5\n",
+        t8="",
+    )
     (tmp_path / "7" / "task" / "11").mkdir()
     assert threads_of(7, proc=tmp_path) == (
         ThreadObservation(tid=9, cpus=CpuSet.parse("5"), state="S", ticks=7, last_cpu=5),
