@@ -77,7 +77,7 @@ def pages_of(pid: int, *, proc: Path = Path("/proc")) -> Pages | None:
 
     In a mapping that has pages of a file too, the private ones are taken to be spread as all are.
 
-    What it costs: the kernel walks the page tables of the whole process for it, some 10 ms a GiB of 4 KiB pages
+    What it costs: the kernel walks the page tables of the whole process for it, 10 to 20 ms a GiB of 4 KiB pages
     (``make bench`` measures it), and next to nothing for huge pages. Meanwhile the process can compute and touch
     memory, but waits where it maps and unmaps some.
 
