@@ -2,12 +2,13 @@
 
 PYTHON ?= python3
 MINUTES ?= 30
+LAUNCHES ?= 200
 EXAMPLES ?= 100000
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e oracle fuzz check bench chaos fmt golden-update dist clean
+.PHONY: help demo test e2e oracle fuzz check bench chaos clean-launches fmt golden-update dist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,9 @@ bench: .venv/.dev-installed ## measure against mpirun and bare Dragon
 
 chaos: .venv/.dev-installed ## play faults at random for MINUTES (30), and check that each job ends as it has to
 	$(BIN)/python scripts/chaos.py --minutes $(MINUTES)
+
+clean-launches: .venv/.dev-installed ## launch LAUNCHES (200) correct jobs, and check that nothing is found in any of them
+	$(BIN)/python scripts/clean_launches.py --launches $(LAUNCHES)
 
 fmt: .venv/.dev-installed ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix

@@ -171,6 +171,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
     env: Mapping[str, str | None] | None = None,
     pmi: str = "auto",
     verify: str = "fail",
+    watch_s: float | None = None,
     label: bool = False,
     output_dir: str | Path | None = None,
     stdin_rank: int | None = None,
@@ -187,6 +188,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
         env: Variables for the ranks (None: removed).
         pmi: "auto", "pmix", "cray" or "none".
         verify: "fail", "warn" or "off".
+        watch_s: How often the running ranks are looked at, beside twice at their start; None is not.
         label: Whether each line of output starts with ``[rank] ``.
         output_dir: Where each rank writes files of its own.
         stdin_rank: The rank that reads this process's standard input; None: no rank does.
@@ -214,6 +216,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
             set_env=dict(env or {}),
             pmi=_choice("pmi", pmi, Pmi),
             verify=_choice("verify", verify, Verify),
+            watch_s=watch_s,
             output=OutputOptions(label=label, directory=None if output_dir is None else Path(output_dir)),
             stdin_rank=stdin_rank,
             timeout_s=timeout_s,

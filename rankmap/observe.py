@@ -10,15 +10,39 @@ if TYPE_CHECKING:
 
     from rankmap.cpuset import CpuSet
 
-__all__ = ["Observation", "ThreadObservation"]
+__all__ = ["Observation", "Pages", "ThreadObservation"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadObservation:
-    """One thread of a running rank and the PU os indices that the kernel lets it use."""
+    """One thread of a running rank.
+
+    Args:
+        tid: Its thread id.
+        cpus: The PU os indices that the kernel lets it use.
+        state: What it does, as /proc says it: "R" runs or waits for a CPU, "S" sleeps; "" where that is not known.
+        ticks: For how many clock ticks it has run (100 a second).
+        last_cpu: The PU os index that it last ran on; None where that is not known.
+    """
 
     tid: int
     cpus: CpuSet
+    state: str = ""
+    ticks: int = 0
+    last_cpu: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """Where the private memory of a running rank is, in bytes by the os index of the NUMA domain.
+
+    Args:
+        resident: All of it.
+        chosen: What of it is in a domain that the memory policy of its mapping names.
+    """
+
+    resident: Mapping[int, int]
+    chosen: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +61,8 @@ class Observation:
         mem: Its memory policy when it was last looked at while running, as a plan writes it ("bind:0"), "default" for
             the kernel's, "" where that is not known.
         threads: Its threads when it was last looked at while running; empty when it ended before that.
+        pages: Where its memory was when that was last looked at; None when it was not.
+        ended: Whether it has ended since: its threads are in nobody's way any more.
     """
 
     rank: int
@@ -47,3 +73,5 @@ class Observation:
     gpu_uuids: tuple[str, ...] | None = None
     mem: str = ""
     threads: tuple[ThreadObservation, ...] = ()
+    pages: Pages | None = None
+    ended: bool = False

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["SCHEMA", "Finding", "RankReport", "Report", "Severity", "Verdict"]
 
@@ -45,8 +45,8 @@ class Finding:
 class RankReport:
     """One rank: what was planned, what was seen, what differs.
 
-    ``planned`` and ``observed`` are JSON objects with cpus, numa, gpus and mem; ``observed`` also has host, pid
-    and threads, and is None for a rank that was not looked at.
+    ``planned`` and ``observed`` are JSON objects with cpus, numa, gpus and mem; ``observed`` also has host, pid,
+    threads, thread_cpus and pages, and is None for a rank that was not looked at.
     """
 
     rank: int
@@ -80,10 +80,32 @@ class Report:
 
     def errors(self) -> Iterator[tuple[int, Finding]]:
         """Yield (rank, finding) of every error, in rank order."""
+        return self._of(Severity.ERROR)
+
+    def warnings(self) -> Iterator[tuple[int, Finding]]:
+        """Yield (rank, finding) of every warning about a rank that was looked at, in rank order."""
+        seen = {rank.rank for rank in self.ranks if rank.observed is not None}
+        return ((rank, finding) for rank, finding in self._of(Severity.WARNING) if rank in seen)
+
+    def _of(self, severity: Severity) -> Iterator[tuple[int, Finding]]:
         for rank in self.ranks:
             for finding in rank.findings:
-                if finding.severity is Severity.ERROR:
+                if finding.severity is severity:
                     yield rank.rank, finding
+
+    def with_earlier(self, found: Mapping[int, Mapping[str, Sequence[Finding]]]) -> Report:
+        """Return the report that also has what was found earlier, by rank and slug, where it has nothing of the kind.
+
+        What has happened stays in the report, though the last look does not show it any more.
+        """
+        ranks = []
+        for rank in self.ranks:
+            known = {finding.slug for finding in rank.findings}
+            earlier = [
+                one for slug, of_slug in found.get(rank.rank, {}).items() if slug not in known for one in of_slug
+            ]
+            ranks.append(replace(rank, findings=(*rank.findings, *earlier)))
+        return replace(self, ranks=tuple(ranks))
 
     def summary(self) -> str:
         """Return the verdict as one line, such as ``placement: 8/8 ranks as planned``."""
@@ -93,6 +115,8 @@ class Report:
             parts.append(f"{counts[Verdict.MISMATCH]} not as planned")
         if counts[Verdict.UNOBSERVED]:
             parts.append(f"{counts[Verdict.UNOBSERVED]} not observed")
+        if n_warned := len({rank for rank, _ in self.warnings()}):
+            parts.append(f"{n_warned} with warnings")
         return "placement: " + ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:

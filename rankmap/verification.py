@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankmap.devices import GPU_MASKS, GPU_VARIABLES, gpu_ids
 from rankmap.report import Finding, RankReport, Report, Severity
+from rankmap.running import pages_finding, thread_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,10 @@ SLUGS = {
     "gpus-differ": "the rank sees other GPUs than planned",
     "host-differs": "the rank runs on another host than planned",
     "memory-differs": "the rank's pages come from elsewhere than planned",
+    "pages-remote": "most of the rank's memory is in NUMA domains far from its CPUs",
     "thread-outside-cpus": "a thread of the running rank may use CPUs outside the rank's own",
+    "threads-on-one-core": "the rank has several cores, and all its threads that compute are on one of them",
+    "threads-share-pu": "threads of several ranks are pinned to one CPU while others are free",
     "unobserved": "the rank was never looked at",
     "variables-differ": "the application was given another value of a variable than planned",
 }
@@ -38,13 +42,19 @@ def verify(
         observations: What was seen, by rank; a rank that is missing is reported as unobserved.
         services: Where Dragon's own processes run, passed on into the report.
     """
+    of_threads: dict[int, list[Finding]] = {}
+    for found in thread_findings(plan, observations):
+        of_threads.setdefault(found.rank, []).append(found.finding)
     ranks = tuple(
-        _rank_report(placement, plan.allocation, observations.get(placement.rank)) for placement in plan.ranks
+        _rank_report(placement, plan.allocation, observations.get(placement.rank), of_threads.get(placement.rank, []))
+        for placement in plan.iter_ranks()
     )
     return Report(ranks=ranks, services=tuple(services))
 
 
-def _rank_report(planned: RankPlacement, allocation: Allocation, seen: Observation | None) -> RankReport:
+def _rank_report(
+    planned: RankPlacement, allocation: Allocation, seen: Observation | None, of_threads: list[Finding]
+) -> RankReport:
     topology = allocation.topology(planned.node_index)
     uuids = planned_uuids(planned, allocation)
     return RankReport(
@@ -58,7 +68,7 @@ def _rank_report(planned: RankPlacement, allocation: Allocation, seen: Observati
             "mem": planned.mem,
         },
         observed=None if seen is None else _observed(seen, topology),
-        findings=tuple(_findings(planned, uuids, seen)),
+        findings=tuple(_findings(planned, topology, uuids, seen, of_threads)),
     )
 
 
@@ -93,31 +103,34 @@ def _observed(seen: Observation, topology: NodeTopology) -> dict[str, Any]:
         **({} if seen.gpu_uuids is None else {"gpu_uuids": list(seen.gpu_uuids)}),
         "mem": seen.mem if seen.mem not in {"", "default"} else None,
         "threads": len(seen.threads),
+        "thread_cpus": [thread.last_cpu for thread in seen.threads],
+        "pages": None if seen.pages is None else {str(i): size for i, size in sorted(seen.pages.resident.items())},
     }
 
 
-def _findings(planned: RankPlacement, uuids: tuple[str, ...], seen: Observation | None) -> list[Finding]:
+def _findings(
+    planned: RankPlacement,
+    topology: NodeTopology,
+    uuids: tuple[str, ...],
+    seen: Observation | None,
+    of_threads: list[Finding],
+) -> list[Finding]:
     if seen is None:
         return [Finding(slug="unobserved", severity=Severity.WARNING, expected=f"on {planned.host}", observed="-")]
     found = []
     if seen.host != planned.host:
         found.append(_error("host-differs", planned.host, seen.host))
-    allowed = planned.cpus
-    if allowed is not None:
-        if seen.cpus != allowed:
-            found.append(_error("cpus-differ", f"CPUs {allowed}", f"CPUs {seen.cpus}"))
-        found += [
-            _error("thread-outside-cpus", f"CPUs {allowed}", f"thread {thread.tid} on CPUs {thread.cpus}")
-            for thread in seen.threads
-            if not thread.cpus.issubset(allowed)
-        ]
+    if planned.cpus is not None and seen.cpus != planned.cpus:
+        found.append(_error("cpus-differ", f"CPUs {planned.cpus}", f"CPUs {seen.cpus}"))
+    found += of_threads
     found += _variable_findings(planned, seen.variables)
     if uuids and seen.gpu_uuids is not None and seen.gpu_uuids != uuids:
         shown = ",".join(planned.gpus)
         found.append(_error("gpus-differ", f"GPU {shown} ({','.join(uuids)})", ",".join(seen.gpu_uuids) or "none"))
     if planned.mem is not None and seen.mem not in {"", planned.mem}:
         found.append(_error("memory-differs", planned.mem, seen.mem))
-    return found
+    pages = pages_finding(planned, topology, seen)
+    return found if pages is None else [*found, pages]
 
 
 def _variable_findings(planned: RankPlacement, variables: Mapping[str, str] | None) -> Iterator[Finding]:

@@ -20,8 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench_scale import scale  # beside this file
+from bench_verify import verification
 from tabulate import tabulate
 
+from rankmap.placement import RankPlacement
+from rankmap.runtime.application import Application
+from rankmap.runtime.rank_process import go
 from rankmap.runtime.wire import Connection, listen
 
 if TYPE_CHECKING:
@@ -128,6 +132,9 @@ class libpmix_environment:  # noqa: N801 - used like a function
 def shim_cpu(repeats: int) -> list[Row]:
     """Measure the CPU time that the shim adds in front of an application, against the application alone."""
     true = shutil.which("true") or "/bin/true"
+    application = Application(path=true, argv=(true,), cwd="/", set_env={})
+    placement = RankPlacement(rank=0, node_index=0, host="n0", local_rank=0, cpus=None, numa=())
+    message = go(application, placement, variables={}, gpu_variables={}, drop_paths=[], slack_ns=50_000)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "socket"
         listener = listen(path, 16)
@@ -140,10 +147,10 @@ def shim_cpu(repeats: int) -> list[Row]:
             )
             connection = Connection(listener.accept()[0])
             connection.receive()
-            changes: dict[str, Any] = {"drop_paths": [], "set": {}}
-            row = {"kind": "go", "path": true, "argv": [true], "cwd": "/", "slack_ns": 50_000, "env": changes}
-            connection.send(row, [1, 2])
-            shim.wait()
+            connection.send(message, [1, 2])
+            if shim.wait() != 0:
+                msg = f"the shim ended with status {shim.returncode}"
+                raise RuntimeError(msg)
             connection.close()
             costs.append(children_cpu_s() - before_s)
         listener.close()
@@ -342,6 +349,7 @@ MEASURES = {
 SECTIONS: dict[str, Callable[[int], list[Row]]] = {
     "start-up": start_up,
     "shim": shim_cpu,
+    "verify": verification,
     "mpi": mpi_speed,
     "launch": whole_launch,
     "faults": faults,

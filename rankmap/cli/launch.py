@@ -62,7 +62,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
         hours, minutes = (first, second) if second is not None else (0, first)
         total_s = int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds_s
         if total_s < self._least_s:
-            self.fail(f"{value!r}: a time limit is more than 0", param, ctx)
+            self.fail(f"{value!r}: a time is more than 0", param, ctx)
         return total_s
 
 
@@ -74,6 +74,14 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
     default="fail",
     show_default=True,
     help="When a rank is not where the plan says: stop the job, only report it, or do not look.",
+)
+@click.option(
+    "--watch",
+    "watch_s",
+    type=_Duration(),
+    metavar="TIME",
+    help="Look where the ranks' threads and memory are every so many seconds, or [H:]M:S, while the job runs; without "
+    "it, twice at the start.",
 )
 @click.option("--report-bindings", is_flag=True, help="Show planned and observed places per rank at the end.")
 @click.option(
@@ -155,6 +163,7 @@ def launch(  # noqa: PLR0913 - one argument per option
     specs: tuple[LayoutSpec, ...],
     saved: Plan | None,
     verify: str,
+    watch_s: float | None,
     report_bindings: bool,
     report_file: Path | None,
     label: bool,
@@ -189,6 +198,7 @@ def launch(  # noqa: PLR0913 - one argument per option
         set_env=_variables(env, unset),
         pmi=Pmi(pmi),
         verify=Verify(verify),
+        watch_s=watch_s,
         output=OutputOptions(label=label, directory=output_dir),
         stdin_rank=_stdin_rank(stdin_rank),
         timeout_s=timeout_s,

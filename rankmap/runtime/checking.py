@@ -6,16 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
+from rankmap.running import thread_findings
 from rankmap.runtime.job import Verify
-from rankmap.runtime.observer import activity_of, memory_policy_of, threads_of
+from rankmap.runtime.observer import memory_policy_of, pages_of, threads_of
 from rankmap.runtime.seen_gpus import note_uuids
 from rankmap.verification import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from rankmap.observe import Observation, ThreadObservation
     from rankmap.placement import Plan
-    from rankmap.report import Report
+    from rankmap.report import Finding, Report
     from rankmap.runtime.job import JobRequest
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.rank_process import RankProcess
@@ -25,16 +27,16 @@ __all__ = ["Checker"]
 
 # When running ranks are looked at: soon, and once more when their MPI library has made its threads.
 _LOOKS_S = (0.3, 2.0)
-# A thread counts as outside its place when it is in the same wrong place in the first look and after each of these
-# times, and lives there: it sleeps, or it has run. MPI_Init may move its thread over all CPUs (hwloc's x86 back end
-# reads CPUID on each); on cores that others keep busy it waits there for its turn, for seconds.
+# A thread counts as out of place when a look finds it there and it is in the same place after each of these times, and
+# lives there: it sleeps, or it has run. MPI_Init may move its thread over all CPUs (hwloc's x86 back end reads CPUID
+# on each); on cores that others keep busy it waits there for its turn, for seconds.
 _CONFIRM_S = (0.2, 0.4, 0.8, 1.6, 3.2)
 _SLEEPS = "S"
 _HAS_RUN_TICKS = 2
 _SHOWN_FINDINGS = 10
 
 _Suspect = tuple[int, int, CpuSet]
-"""A rank, one of its threads, and the CPUs outside the rank's own that this was found on."""
+"""A rank, one of its threads, and the CPUs that this was found on."""
 
 
 class Checker:
@@ -42,9 +44,9 @@ class Checker:
 
     Args:
         plan: Where they should be.
-        ranks: What is known of them; the threads that looking finds are noted there.
-        request: What a difference means, and how GPUs are looked up (seen_gpus.py).
-        say: Tells the user about a difference when the job goes on.
+        ranks: What is known of them; what looking finds is noted there.
+        request: What a difference means, how often to look, and how GPUs are looked up (seen_gpus.py).
+        say: Tells the user about a finding when the job goes on.
         stop: Ends the job for this reason.
     """
 
@@ -60,68 +62,136 @@ class Checker:
         self._plan = plan
         self._ranks = ranks
         self._mode = request.verify
+        self._watch_s = request.watch_s
         self._all_gpus = request.all_gpus
         self._say = say
         self._stop = stop
-        self._said: set[str] = set()
-        self._stopped = False
+        # How often each suspect lived where it was found, and for how many ticks it had run by then.
+        self._lived: dict[_Suspect, tuple[int, int]] = {}
+        self._found: dict[int, dict[str, list[Finding]]] = {}
+        self._said: set[object] = set()
+        self._looks = self._stopped = False
 
     def report(self, services: Sequence[Service] = ()) -> Report:
-        """Return what is known of every rank beside its plan."""
-        seen = {rank.number: rank.seen for rank in self._ranks if rank.seen is not None}
-        return verify(self._plan, seen, services=[service.to_dict() for service in services])
+        """Return what is known of every rank beside its plan, and all that was found on the way."""
+        seen = {rank.number: replace(rank.seen, ended=rank.ended) for rank in self._ranks if rank.seen is not None}
+        report = verify(self._plan, seen, services=[service.to_dict() for service in services])
+        return report.with_earlier(self._found)
 
     def check(self) -> None:
         """Compare what is known of the ranks with the plan."""
         if self._mode is not Verify.OFF:
             note_uuids(self._plan, self._ranks, self._all_gpus)
-            self._judge(self.report())
+            self._judge()
 
     def look_later(self, loop: Loop) -> None:
-        """Have the running ranks looked at when it is time."""
-        for delay_s in _LOOKS_S if self._mode is not Verify.OFF else ():
-            loop.call_after(delay_s, lambda: self._look(loop, 0, {}))
+        """Have the running ranks looked at when it is time; a second call changes nothing."""
+        if self._mode is Verify.OFF or self._looks:
+            return
+        self._looks = True
+        soon_s, last_s = _LOOKS_S
+        loop.call_after(soon_s, lambda: self._look(loop))
+        loop.call_after(last_s, lambda: self._look_at_all(loop, then=lambda: None))
+        self._watch(loop)
 
-    def _look(self, loop: Loop, n_before: int, before: Mapping[_Suspect, tuple[int, int]]) -> None:
-        """Look at the threads of the ranks that run.
+    def _watch(self, loop: Loop) -> None:
+        """Look at everything when it is time, again and again while there are ranks."""
+        if self._watch_s is not None and not all(rank.ended for rank in self._ranks):
+            loop.call_after(self._watch_s, lambda: self._look_at_all(loop, then=lambda: self._watch(loop)))
 
-        Args:
-            loop: Where to look again.
-            n_before: How many looks were made because of a suspicion.
-            before: In how many of them each suspect lived in the wrong place, and how many ticks it had run by then.
-        """
-        seen = {rank.number: rank.seen for rank in self._ranks if rank.seen is not None and not rank.ended}
-        looked = {
-            number: replace(one, threads=threads_of(one.pid) or one.threads, mem=memory_policy_of(one.pid) or one.mem)
-            for number, one in seen.items()
-        }
-        suspects: dict[_Suspect, tuple[int, int]] = {}
-        for number, one in looked.items():
-            allowed = self._plan.rank(number).cpus
-            for thread in one.threads if allowed is not None else ():
-                if allowed is not None and not thread.cpus.issubset(allowed):
-                    state, ticks = activity_of(one.pid, thread.tid)
-                    suspect = number, thread.tid, thread.cpus
-                    n_lived, ticks_then = before.get(suspect, (0, ticks))
-                    lives = state == _SLEEPS or ticks - ticks_then >= _HAS_RUN_TICKS
-                    suspects[suspect] = (n_lived + 1, ticks) if lives else (n_lived, ticks_then)
-        guilty = {number for (number, _, _), (n_lived, _) in suspects.items() if n_lived > len(_CONFIRM_S)}
-        doubtful = {number for number, _, _ in suspects} - guilty
-        for rank in self._ranks:
-            if rank.number in looked and rank.number not in doubtful:
-                rank.seen = looked[rank.number]
-        if guilty or any(self._plan.rank(number).mem for number in looked):
-            self._judge(self.report())
-        stayed = {suspect: known for suspect, known in suspects.items() if n_before == 0 or suspect in before}
-        if doubtful and stayed:
+    def _look_at_all(self, loop: Loop, *, then: Callable[[], None]) -> None:
+        self._look(loop)
+        self._look_at_pages(loop, [rank for rank in self._ranks if self._has_choice(rank)], then)
+
+    # -- memory ---------------------------------------------------------------------------------------------------
+
+    def _has_choice(self, rank: RankProcess) -> bool:
+        """Return whether the rank's memory could be in another NUMA domain."""
+        node_index = self._plan.rank(rank.number).node_index
+        return len(self._plan.allocation.topology(node_index).numa_domains) > 1
+
+    def _look_at_pages(self, loop: Loop, ranks: Sequence[RankProcess], then: Callable[[], None]) -> None:
+        """Look where the memory of these ranks is, one a step of the loop: output and signals come in between."""
+        if not ranks:
+            self._judge()
+            then()
+            return
+        rank, *rest = ranks
+        if rank.seen is not None and not rank.ended:
+            rank.seen = replace(rank.seen, pages=pages_of(rank.seen.pid) or rank.seen.pages)
+        loop.call_after(0, lambda: self._look_at_pages(loop, rest, then))
+
+    # -- threads --------------------------------------------------------------------------------------------------
+
+    def _look(self, loop: Loop) -> None:
+        """Look at the threads and the memory policies of the ranks that run, and be sure of what seems wrong."""
+        looked, suspects = self._observe()
+        new = [suspect for suspect in suspects if suspect not in self._lived]
+        self._lived.update({suspect: (0, suspects[suspect].ticks) for suspect in new})
+        self._take_over(looked, suspects)
+        self._be_sure(loop, new, 0)
+
+    def _be_sure(self, loop: Loop, suspects: Iterable[_Suspect], n_before: int) -> None:
+        """Look again, in a while, at those of these suspects that are still in doubt after so many looks."""
+        doubtful = [suspect for suspect in suspects if suspect in self._lived and not self._is_sure(suspect)]
+        if doubtful:
             delay_s = _CONFIRM_S[min(n_before, len(_CONFIRM_S) - 1)]
-            loop.call_after(delay_s, lambda: self._look(loop, n_before + 1, stayed))
+            loop.call_after(delay_s, lambda: self._look_again(loop, doubtful, n_before + 1))
 
-    def _judge(self, report: Report) -> None:
-        lines = [
-            f"rank {number} ({finding.slug}): planned {finding.expected}, found {finding.observed}"
-            for number, finding in report.errors()
-        ]
+    def _is_sure(self, suspect: _Suspect) -> bool:
+        return suspect in self._lived and self._lived[suspect][0] >= len(_CONFIRM_S)
+
+    def _look_again(self, loop: Loop, doubtful: Sequence[_Suspect], n_before: int) -> None:
+        looked, suspects = self._observe()
+        for suspect in doubtful:
+            n_lived, ticks = self._lived.pop(suspect)
+            thread = suspects.get(suspect)
+            if thread is not None:
+                lives = thread.state == _SLEEPS or thread.ticks - ticks >= _HAS_RUN_TICKS
+                self._lived[suspect] = (n_lived + 1, thread.ticks) if lives else (n_lived, ticks)
+        self._take_over(looked, suspects)
+        self._be_sure(loop, doubtful, n_before)
+
+    def _observe(self) -> tuple[dict[int, Observation], dict[_Suspect, ThreadObservation]]:
+        """Return the ranks that run as they are now, and the threads that would be findings."""
+        looked = {
+            rank.number: replace(
+                one, threads=threads_of(one.pid) or one.threads, mem=memory_policy_of(one.pid) or one.mem
+            )
+            for rank in self._ranks
+            if (one := rank.seen) is not None and not rank.ended
+        }
+        suspects = {
+            (found.rank, thread.tid, thread.cpus): thread
+            for found in thread_findings(self._plan, looked)
+            for thread in found.threads
+        }
+        return looked, suspects
+
+    def _take_over(self, looked: Mapping[int, Observation], suspects: Iterable[_Suspect]) -> None:
+        """Note what was seen, of a rank that is only suspected not yet its threads, and judge it."""
+        suspected, sure = {number for number, _, _ in suspects}, {one[0] for one in suspects if self._is_sure(one)}
+        for rank in self._ranks:
+            if rank.number in looked and rank.seen is not None:
+                one = looked[rank.number]
+                in_doubt = rank.number in suspected - sure
+                rank.seen = replace(one, threads=rank.seen.threads) if in_doubt else one
+        self._judge()
+
+    # -- what comes of it -----------------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        report = self.report()
+        for rank in report.ranks:
+            if rank.observed is not None and rank.findings:
+                of_rank = self._found[rank.rank] = dict[str, "list[Finding]"]()
+                for finding in rank.findings:
+                    of_rank.setdefault(finding.slug, []).append(finding)
+        new = [one for one in report.warnings() if (one[0], one[1].slug) not in self._said]
+        self._said.update((number, finding.slug) for number, finding in new)
+        for line in _shortened([f"warning: {_line(number, finding)}" for number, finding in new]):
+            self._say(line)
+        lines = [_line(number, finding) for number, finding in report.errors()]
         if self._mode is Verify.WARN:
             for line in lines:
                 if line not in self._said:
@@ -129,6 +199,14 @@ class Checker:
             self._said.update(lines)
         elif lines and not self._stopped:
             self._stopped = True
-            more = len(lines) - _SHOWN_FINDINGS
-            shown = lines[:_SHOWN_FINDINGS] + ([f"... and {more} more"] if more > 0 else [])
-            self._stop("the ranks are not where the plan says, so the job was stopped:\n  " + "\n  ".join(shown))
+            text = "\n  ".join(_shortened(lines))
+            self._stop(f"the ranks are not where the plan says, so the job was stopped:\n  {text}")
+
+
+def _line(number: int, finding: Finding) -> str:
+    return f"rank {number} ({finding.slug}): planned {finding.expected}, found {finding.observed}"
+
+
+def _shortened(lines: Sequence[str]) -> list[str]:
+    n_more = len(lines) - _SHOWN_FINDINGS
+    return [*lines[:_SHOWN_FINDINGS], *([f"... and {n_more} more"] if n_more > 0 else [])]

@@ -80,6 +80,7 @@ class JobRequest:
         gpu_variables: Those of the variables of GPUs that the caller has set; so has a rank without GPUs of its own.
         all_gpus: Returns a vendor's GPUs on this host, as they are when it is called; none where nobody can tell.
         verify: What to do about ranks that are not where the plan says.
+        watch_s: How often running ranks are looked at, beside twice at their start; None is not.
         output: Where the ranks' output goes.
         stdin_rank: The rank that gets the caller's standard input; None: no rank does.
         timeout_s: When the job is ended; None is never.
@@ -99,6 +100,7 @@ class JobRequest:
     gpu_variables: Mapping[str, str]
     all_gpus: Callable[[str], tuple[Gpu, ...]]
     verify: Verify = Verify.FAIL
+    watch_s: float | None = None
     output: OutputOptions = field(default_factory=OutputOptions)
     stdin_rank: int | None = None
     timeout_s: float | None = None

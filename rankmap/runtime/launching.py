@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankmap.errors import RuntimeUnusableError
+from rankmap.errors import RuntimeUnusableError, UsageError
 from rankmap.nics import with_cxi_devices
 from rankmap.runtime import application, mpi_library
 from rankmap.runtime.inside import InsideSession, require_libpmix
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from rankmap.runtime.second_binding import SecondBinding
     from rankmap.topology import Gpu, NodeTopology
 
-__all__ = ["LaunchOptions", "launch_job"]
+__all__ = ["LEAST_WATCH_S", "LaunchOptions", "launch_job"]
+
+LEAST_WATCH_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +53,32 @@ class LaunchOptions:
         set_env: Variables for the ranks (None: removed from their environment).
         pmi: How the ranks find each other.
         verify: See JobRequest, as for the fields below.
+
+    Raises:
+        UsageError: ``watch_s`` is too short, or asked for where nothing is verified.
     """
 
     cwd: Path | None = None
     set_env: Mapping[str, str | None] = field(default_factory=dict)
     pmi: Pmi = Pmi.AUTO
     verify: Verify = Verify.FAIL
+    watch_s: float | None = None
     output: OutputOptions = field(default_factory=OutputOptions)
     stdin_rank: int | None = None
     timeout_s: float | None = None
     kill_grace_s: float = 10.0
     start_timeout_s: float = START_TIMEOUT_S
     verbose: bool = False
+
+    def __post_init__(self) -> None:
+        if self.watch_s is None:
+            return
+        if not self.watch_s >= LEAST_WATCH_S:
+            msg = f"--watch {self.watch_s:g}: the ranks are looked at every {LEAST_WATCH_S:g} s or less often"
+            raise UsageError(msg, hint="looking takes time of its own: 10 or more is usual")
+        if self.verify is Verify.OFF:
+            msg = f"--watch {self.watch_s:g} and --verify off: nobody looks where the ranks are"
+            raise UsageError(msg, hint="leave one of them out")
 
 
 def launch_job(  # noqa: PLR0913 - one call for the command line and the API; each argument is a thing of its own
@@ -156,6 +172,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             gpu_variables=gpu_variables(environ),
             all_gpus=all_gpus,
             verify=options.verify,
+            watch_s=options.watch_s,
             output=options.output,
             stdin_rank=options.stdin_rank,
             timeout_s=options.timeout_s,

@@ -253,8 +253,8 @@ class Supervisor:
         if remark := gpu_remark(plan, request.topology.gpus, nodes[0]):
             self.say(remark)
         self.ranks = self.ending.ranks = [RankProcess(number) for number in range(plan.n_ranks)]
-        targets = self._session.output_descriptors
-        self.output = RankOutput(self.loop, request.output, n_ranks=plan.n_ranks, targets=targets)
+        targets, n_ranks = self._session.output_descriptors, plan.n_ranks
+        self.output = RankOutput(self.loop, request.output, n_ranks=n_ranks, targets=targets)
         self.drain = Drain(self.loop, self.output, left=self._left_by_ranks, on_end=self._finish)
         self.checker = Checker(plan, self.ranks, request, say=self.say, stop=self._on_mismatch)
         self._tell_head(

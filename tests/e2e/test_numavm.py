@@ -28,7 +28,7 @@ pytestmark = pytest.mark.rig
 
 CHECKOUT = Path(__file__).parents[2]
 NUMAVM = str(CHECKOUT / "tests" / "rig" / "numavm.sh")
-VM_LIMIT_S = 600
+VM_LIMIT_S = 900
 START_LIMIT_S = 400  # the guest is emulated: Dragon takes a minute to start there, more on a slow machine
 N_RANKS = 8
 DOMAIN_OF_CPU = {cpu: cpu % 8 // 2 for cpu in range(16)}  # core i is CPUs i and i+8, two cores a domain
@@ -44,6 +44,10 @@ python -m rankmap plan -n 4 --map-by numa --bind-to core --format json -o {out}/
 python -m rankmap launch --plan {out}/plan.json --start-timeout {start_s} --report $PWD/{out}/parts.json -- \
     python mpi_examples/hello_affinity.py : -- python mpi_examples/hello_affinity.py >{out}/parts.out 2>{out}/parts.err
 echo $? >{out}/parts.status
+python -m rankmap launch -n 4 --map-by numa --bind-to core --mem-bind local --pmi none --start-timeout {start_s} \
+    --verify warn --watch 10 --report $PWD/{out}/far.json -- \
+    python tests/e2e/faults/misplaced.py 45 far-policy far-pages none none >{out}/far.out 2>{out}/far.err
+echo $? >{out}/far.status
 ls -A . /dev/shm /tmp >{out}/after
 pgrep -f 'dragon|rankmap' >{out}/running
 true
@@ -78,6 +82,9 @@ class Launch:
     parts_stdout: str
     parts_stderr: str
     parts_report: dict[str, Any]
+    far_status: str
+    far_stderr: str
+    far_report: dict[str, Any]
     before: str
     after: str
     running: str
@@ -140,6 +147,9 @@ def launch() -> Iterator[Launch]:
             parts_stdout=texts["parts.out"],
             parts_stderr=texts["plan.err"] + texts["parts.err"],
             parts_report=json.loads(texts.get("parts.json", "{}")),
+            far_status=texts["far.status"].strip(),
+            far_stderr=texts["far.out"] + texts["far.err"],
+            far_report=json.loads(texts.get("far.json", "{}")),
             before=texts["before"],
             after=texts["after"],
             running=texts["running"],
@@ -201,6 +211,22 @@ def test_a_saved_plan_of_two_programs_is_launched_as_planned(launch: Launch) -> 
     cores = [0, 2, 4, 6, 1, 3, 5, 7]
     assert [frozenset({core, core + 8}) for core in cores] == [hello.cpus for hello in hellos]
     assert "match" == launch.parts_report["verdict"]
+
+
+def test_memory_that_is_far_from_its_rank_is_found(launch: Launch) -> None:
+    """Another policy than planned is an error; pages that are far all the same are a warning; the rest is local."""
+    assert "0" == launch.far_status, launch.far_stderr
+    ranks = launch.far_report["ranks"]
+    found = [[(finding["slug"], finding["severity"]) for finding in rank["findings"]] for rank in ranks]
+    assert [[("memory-differs", "error")], [("pages-remote", "warning")], [], []] == found, launch.far_stderr
+    assert "3/4 ranks as planned, 1 not as planned, 1 with warnings" in launch.far_stderr
+    assert 1 == launch.far_stderr.count("warning: rank 1 (pages-remote): planned memory in NUMA domains 1, found ")
+    for rank in ranks:
+        (domain,) = rank["planned"]["numa"]
+        pages = {int(number): size for number, size in rank["observed"]["pages"].items()}
+        far_bytes = sum(pages.values()) - pages.get(domain, 0)
+        assert (rank["rank"] < 2) == (far_bytes >= 64 << 20), pages
+        assert rank["observed"]["threads"] == len(rank["observed"]["thread_cpus"]) == 1
 
 
 def test_nothing_is_left(launch: Launch) -> None:

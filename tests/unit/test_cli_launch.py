@@ -14,6 +14,7 @@ from rankmap.errors import UsageError
 from rankmap.layout import LayoutSpec
 from rankmap.report import RankReport, Report, Verdict
 from rankmap.runtime.job import JobResult, Verify
+from rankmap.runtime.launching import LaunchOptions
 from tests.topologies_made import allocation, made
 
 NODE = made([[2], [2]])
@@ -35,6 +36,16 @@ def test_what_is_no_time_is_refused(text: str) -> None:
     """The message shows both ways of writing one, or that it must be more than 0."""
     with pytest.raises(click.BadParameter, match=r"is not a time; write seconds|more than 0"):
         cli._Duration().convert(text, None, None)
+
+
+@pytest.mark.parametrize("watch_s", [0, -1, 0.09, float("nan")])
+def test_ranks_are_looked_at_now_and_then_and_not_all_the_time(watch_s: float) -> None:
+    """The API refuses what the command line refuses; what is not to be verified is not watched."""
+    with pytest.raises(UsageError, match=r"every 0\.1 s or less often"):
+        LaunchOptions(watch_s=watch_s)
+    with pytest.raises(UsageError, match="--watch 1 and --verify off"):
+        LaunchOptions(watch_s=1, verify=Verify.OFF)
+    assert (0.1, None) == (LaunchOptions(watch_s=0.1).watch_s, LaunchOptions(verify=Verify.OFF).watch_s)
 
 
 def test_variables_are_set_handed_on_or_taken_out() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -9,11 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankmap.cpuset import CpuSet
-from rankmap.observe import ThreadObservation
-from rankmap.runtime.observer import activity_of, memory_policy_of, threads_of
+from rankmap.observe import Pages, ThreadObservation
+from rankmap.runtime.observer import memory_policy_of, pages_of, threads_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+# A real one, of a program whose name has blanks and brackets in it: utime 3, stime 4, last on CPU 5.
+STAT = f"9 (a) R (b) S 1 9 9 0 -1 4194304 96 0 0 0 3 4 0 0 20 0 1 0 99 8 0 {2**64 - 1} 1 1{' 0' * 10} 17 5 0 0 0 0 0\n"
 
 
 def fake(proc: Path, **status: str) -> None:
@@ -21,6 +26,7 @@ def fake(proc: Path, **status: str) -> None:
     for name, text in status.items():
         (proc / "7" / "task" / name[1:]).mkdir(parents=True)
         (proc / "7" / "task" / name[1:] / "status").write_text(text)
+        (proc / "7" / "task" / name[1:] / "stat").write_text(STAT)
 
 
 def test_every_thread_of_a_process_is_seen_with_its_cpus() -> None:
@@ -47,26 +53,34 @@ def test_a_process_that_has_ended_has_no_threads() -> None:
 
 def test_threads_come_by_number_and_those_that_end_meanwhile_are_left_out(tmp_path: Path) -> None:
     """A task directory without status file, or without the field, is a thread that is going."""
-    fake(tmp_path, t10="Name:\tx\nCpus_allowed:\t3\nCpus_allowed_list:\t0-1,64\n", t9="Cpus_allowed_list:\t5\n", t8="")
+    fake(
+        tmp_path,
+        t10="Name:\tx\nCpus_allowed:\t3\nCpus_allowed_list:\t0-1,64\n",
+        t9="Name:\ty\nCpus_allowed_list:\t5\n",
+        t8="",
+    )
     (tmp_path / "7" / "task" / "11").mkdir()
     assert threads_of(7, proc=tmp_path) == (
-        ThreadObservation(tid=9, cpus=CpuSet.parse("5")),
-        ThreadObservation(tid=10, cpus=CpuSet.parse("0-1,64")),
+        ThreadObservation(tid=9, cpus=CpuSet.parse("5"), state="S", ticks=7, last_cpu=5),
+        ThreadObservation(tid=10, cpus=CpuSet.parse("0-1,64"), state="S", ticks=7, last_cpu=5),
     )
     assert threads_of(8, proc=tmp_path) == ()
 
 
 def test_a_thread_that_computes_is_told_from_one_that_sleeps() -> None:
-    """By its state and the clock ticks that it has run for."""
-    before = activity_of(os.getpid(), threading.get_native_id())
-    while (now := activity_of(os.getpid(), threading.get_native_id()))[1] == before[1]:
+    """By its state and the clock ticks that it has run for; it is on one of its CPUs."""
+
+    def this_thread() -> ThreadObservation:
+        return next(thread for thread in threads_of(os.getpid()) if thread.tid == threading.get_native_id())
+
+    before = this_thread()
+    while (now := this_thread()).ticks == before.ticks:
         pass
-    assert ("R", True) == (now[0], now[1] > before[1])
+    assert ("R", True, True) == (now.state, now.ticks > before.ticks, now.last_cpu in {*now.cpus})
     with subprocess.Popen(["sleep", "60"]) as process:
-        while activity_of(process.pid, process.pid)[0] != "S":
+        while threads_of(process.pid)[0].state != "S":
             pass
         process.kill()
-    assert ("X", 0) == activity_of(process.pid, process.pid)
 
 
 @pytest.mark.parametrize(
@@ -84,3 +98,44 @@ def test_the_memory_policy_is_that_of_the_first_mapping(line: str, policy: str, 
     (tmp_path / "7" / "numa_maps").write_text(line)
     assert policy == memory_policy_of(7, proc=tmp_path)
     assert memory_policy_of(8, proc=tmp_path) == ""
+
+
+NUMA_MAPS = """\
+55b28f34a000 default file=/usr/bin/head mapped=2 N0=2 kernelpagesize_kB=4
+55b28f355000 default file=/usr/bin/a\\040anon=1:1 anon=1 dirty=1 active=0 N0=2 N1=2 kernelpagesize_kB=4
+7f0000000000 default heap anon=6 dirty=6 N0=2 N3=4 kernelpagesize_kB=4
+7f1000000000 bind:3 file=/anon_hugepage\\040(deleted) huge anon=2 dirty=2 N3=2 kernelpagesize_kB=2048
+7f2000000000 bind=static:0-1,3 anon=1 dirty=1 N2=1 kernelpagesize_kB=4
+7f3000000000 prefer (many):1 anon=1 dirty=1 N1=1 kernelpagesize_kB=4
+7f4000000000 weighted interleave:0-3 stack anon=1 dirty=1 N0=1 kernelpagesize_kB=4
+7f5000000000 default file=/dev/shm/x dirty=9 N1=9 kernelpagesize_kB=4
+7f6000000000 default
+"""
+
+
+def test_pages_are_counted_by_domain_in_bytes(tmp_path: Path) -> None:
+    """Private ones only, huge ones as large as they are; apart, those that are where their mapping's policy says."""
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "numa_maps").write_text(NUMA_MAPS)
+    pages = pages_of(7, proc=tmp_path)
+    assert pages is not None
+    page, huge = 4096, 2 << 20
+    assert {0: page * 7 // 2, 1: page * 3 // 2, 2: page, 3: 4 * page + 2 * huge} == pages.resident
+    assert {0: page, 1: page, 3: 2 * huge} == {domain: size for domain, size in pages.chosen.items() if size}
+    assert pages_of(8, proc=tmp_path) is None
+    (tmp_path / "7" / "numa_maps").write_text("")
+    assert pages_of(7, proc=tmp_path) is None
+
+
+def test_the_memory_of_this_process_is_seen() -> None:
+    """64 MiB more than before, wherever they are; nothing is said where the kernel has no numa_maps."""
+    before = pages_of(os.getpid())
+    if before is None:
+        pytest.skip("this kernel has no /proc/PID/numa_maps")
+    with mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        for offset in range(0, len(memory), mmap.PAGESIZE):
+            memory[offset] = 1
+        after = pages_of(os.getpid())
+    assert isinstance(after, Pages)
+    grown = sum(after.resident.values()) - sum(before.resident.values())
+    assert 60 << 20 < grown < 80 << 20

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -52,6 +53,16 @@ def test_verdict_of_a_rank(severities: tuple[Severity, ...], *, seen: bool, verd
             "placement: 1/3 ranks as planned, 1 not as planned, 1 not observed",
         ),
         ((rank(0, Severity.ERROR),), Verdict.MISMATCH, "placement: 0/1 ranks as planned, 1 not as planned"),
+        (
+            (rank(0, Severity.WARNING, Severity.WARNING), rank(1, Severity.NOTE)),
+            Verdict.MATCH,
+            "placement: 2/2 ranks as planned, 1 with warnings",
+        ),
+        (
+            (rank(0, Severity.WARNING, seen=False),),
+            Verdict.UNOBSERVED,
+            "placement: 0/1 ranks as planned, 1 not observed",
+        ),
     ],
 )
 def test_verdict_of_a_job(ranks: tuple[RankReport, ...], verdict: Verdict, summary: str) -> None:
@@ -64,6 +75,15 @@ def test_errors_come_in_rank_order_with_their_rank() -> None:
     """Warnings and notes are no errors."""
     report = Report(ranks=(rank(0, Severity.ERROR, Severity.NOTE), rank(1), rank(2, Severity.ERROR, Severity.ERROR)))
     assert [number for number, _ in report.errors()] == [0, 2, 2]
+
+
+def test_what_was_found_once_stays_in_the_report() -> None:
+    """Unless there is something newer of the kind about the rank."""
+    old = replace(finding(Severity.ERROR), observed="CPUs 9")
+    warned = replace(finding(Severity.WARNING), slug="pages-remote")
+    report = Report(ranks=(rank(0, Severity.ERROR), rank(1), rank(2)))
+    merged = report.with_earlier({0: {"cpus-differ": [old]}, 1: {"cpus-differ": [old, old], "pages-remote": [warned]}})
+    assert [(finding(Severity.ERROR),), (old, old, warned), ()] == [one.findings for one in merged.ranks]
 
 
 def test_json_is_the_contract() -> None:

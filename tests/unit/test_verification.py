@@ -7,7 +7,7 @@ import pytest
 
 from rankmap.cpuset import CpuSet
 from rankmap.layout import LayoutSpec
-from rankmap.observe import Observation, ThreadObservation
+from rankmap.observe import Observation, Pages, ThreadObservation
 from rankmap.placement import LocalPlacement, NodeLayout, Part, Plan, PlannedNode
 from rankmap.planner import plan
 from rankmap.report import Severity, Verdict
@@ -61,6 +61,8 @@ def test_ranks_that_are_where_they_should_be_match() -> None:
         "gpus": [],
         "mem": None,
         "threads": 1,
+        "thread_cpus": [None],
+        "pages": None,
     }
 
 
@@ -221,6 +223,26 @@ def test_another_memory_policy_than_planned_is_an_error() -> None:
         assert (Verdict.MATCH, observed) == (report.verdict, (report.ranks[0].observed or {})["mem"])
 
 
+def test_where_threads_and_memory_are_is_in_the_report() -> None:
+    """The CPU that each thread last ran on, in the order of threads, and bytes by NUMA domain."""
+    seen = as_planned(TWO_NODES)
+    threads = tuple(ThreadObservation(tid=tid, cpus=CpuSet.parse("0-1"), last_cpu=cpu) for tid, cpu in ((7, 1), (9, 0)))
+    seen[0] = replace(seen[0], threads=threads, pages=Pages(resident={1: 4096, 0: 8192}, chosen={}))
+    observed = verify(TWO_NODES, seen).ranks[0].observed
+    assert observed is not None
+    assert (2, [1, 0], {"0": 8192, "1": 4096}) == tuple(observed[key] for key in ("threads", "thread_cpus", "pages"))
+
+
+def test_a_warning_does_not_spoil_a_match() -> None:
+    """What the plan allows and costs time all the same."""
+    seen = as_planned(TWO_NODES)
+    threads = tuple(ThreadObservation(tid=tid, cpus=CpuSet(1), ticks=99) for tid in (1, 2))
+    seen[0] = replace(seen[0], threads=threads)
+    report = verify(TWO_NODES, seen)
+    assert (Verdict.MATCH, [(0, "threads-on-one-core")]) == (report.verdict, slugs(TWO_NODES, seen))
+    assert [(0, Severity.WARNING)] == [(rank, finding.severity) for rank, finding in report.warnings()]
+
+
 def test_every_slug_that_is_found_is_listed() -> None:
     """SLUGS is complete, and says of each what it means."""
     seen = as_planned(TWO_NODES)
@@ -231,5 +253,9 @@ def test_every_slug_that_is_found_is_listed() -> None:
     devices = slugs(WITH_GPU, {0: replace(as_planned(WITH_GPU)[0], variables={}, mem="default")})
     threaded = plan(allocation(NODE), LayoutSpec(n_ranks=1, threads_per_rank=1))
     others = slugs(threaded, {0: replace(as_planned(threaded)[0], variables={})})
-    assert set(SLUGS) == {slug for _, slug in (*slugs(TWO_NODES, seen), *devices, *others)}
+    busy = tuple(ThreadObservation(tid=tid, cpus=CpuSet(1), ticks=99) for tid in (1, 2))
+    far = Pages(resident={1: 64 << 20}, chosen={})
+    shared = plan(allocation(NODE), request(n_ranks=4, map_by="numa", bind_to="numa"))
+    crowded = {rank: replace(one, threads=busy, pages=far) for rank, one in as_planned(shared).items()}
+    assert set(SLUGS) == {slug for _, slug in (*slugs(TWO_NODES, seen), *devices, *others, *slugs(shared, crowded))}
     assert all(SLUGS.values())
