@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from rankmap.mapping.memory import memory_policy
 from rankmap.mapping.threads import thread_environment
 
 if TYPE_CHECKING:
+    from rankmap.cpuset import CpuSet
     from rankmap.layout import LayoutSpec
     from rankmap.mapping.kinds import NodeKind
     from rankmap.topology import NodeTopology
@@ -23,12 +25,14 @@ def with_memory_and_threads(kind: NodeKind, topology: NodeTopology, spec: Layout
         PlacementError: The node has no such memory, or a rank has fewer CPUs than threads.
     """
     count = spec.threads_per_rank
-    ranks = [
-        replace(
-            rank,
-            mem=memory_policy(topology, spec.mem_bind, rank.cpus, host),
-            env=rank.env + (() if count is None else thread_environment(topology, rank.cpus, count, host)),
-        )
-        for rank in kind.ranks
-    ]
+    n_sharing = Counter(rank.cpus for rank in kind.ranks)
+    n_before: Counter[CpuSet | None] = Counter()
+    ranks = []
+    for rank in kind.ranks:
+        env = rank.env
+        if count is not None:
+            share = n_before[rank.cpus], n_sharing[rank.cpus]
+            env += thread_environment(topology, rank.cpus, count, host, share)
+            n_before[rank.cpus] += 1
+        ranks.append(replace(rank, mem=memory_policy(topology, spec.mem_bind, rank.cpus, host), env=env))
     return replace(kind, ranks=tuple(ranks))

@@ -18,9 +18,17 @@ __all__ = ["thread_environment"]
 
 
 def thread_environment(
-    topology: NodeTopology, cpus: CpuSet | None, count: int, host: str
+    topology: NodeTopology, cpus: CpuSet | None, count: int, host: str, share: tuple[int, int] = (0, 1)
 ) -> tuple[tuple[str, str], ...]:
     """Return the variables for so many threads on these CPUs: a core for each, or hardware threads where cores are few.
+
+    Args:
+        topology: The node.
+        cpus: The rank's CPUs; None is anywhere.
+        count: How many threads.
+        host: The node's name, for messages.
+        share: Which rank this is of how many that have these CPUs: each has its part of the cores, as far as that is
+            enough for the threads.
 
     Raises:
         PlacementError: There are more threads than CPUs.
@@ -29,6 +37,10 @@ def thread_environment(
         return (("OMP_NUM_THREADS", str(count)),)
     cores = [[pu.os_index for pu in core.pus if pu.os_index in cpus] for core in topology.cores]
     cores = [pus for pus in cores if pus]
+    which, of = share
+    own = cores[which * len(cores) // of : (which + 1) * len(cores) // of]
+    if count <= sum(map(len, own)):
+        cores = own
     n_cpus = sum(map(len, cores))
     if count > n_cpus:
         msg = f"--threads {count}: a rank on {host} has CPUs {cpus}, which are {n_cpus}"
