@@ -44,8 +44,10 @@ python -m rankmap plan -n 4 --map-by numa --bind-to core --format json -o {out}/
 python -m rankmap launch --plan {out}/plan.json --start-timeout {start_s} --report $PWD/{out}/parts.json -- \
     python mpi_examples/hello_affinity.py : -- python mpi_examples/hello_affinity.py >{out}/parts.out 2>{out}/parts.err
 echo $? >{out}/parts.status
-python -m rankmap launch -n 4 --map-by numa --bind-to core --mem-bind local --pmi none --start-timeout {start_s} \
-    --verify warn --watch 10 --report $PWD/{out}/far.json -- \
+tests/rig/disguise.sh
+python -m rankmap topo --format json -o {out}/topo.json
+python -m rankmap launch --map-by manual:6,14:2,10:4,12:0,8 --gpus-per-rank 1 --mem-bind local --pmi none \
+    --start-timeout {start_s} --verify warn --watch 10 --report $PWD/{out}/far.json -- \
     python tests/e2e/faults/misplaced.py 45 far-policy far-pages none none >{out}/far.out 2>{out}/far.err
 echo $? >{out}/far.status
 ls -A . /dev/shm /tmp >{out}/after
@@ -85,6 +87,7 @@ class Launch:
     far_status: str
     far_stderr: str
     far_report: dict[str, Any]
+    topology: dict[str, Any]
     before: str
     after: str
     running: str
@@ -132,7 +135,7 @@ def launch() -> Iterator[Launch]:
     folder = Path(tempfile.mkdtemp(prefix=".e2e-", dir=CHECKOUT))
     try:
         script = GUEST_SCRIPT.format(out=shlex.quote(folder.name), n_ranks=N_RANKS, start_s=START_LIMIT_S)
-        command = [NUMAVM, "run", "--smt-far", "--share", f"{CHECKOUT}", "--timeout", f"{VM_LIMIT_S}", "--", script]
+        command = [NUMAVM, "run", "--smt-far", "--gpus", "4", "--share", f"{CHECKOUT}", "--timeout", f"{VM_LIMIT_S}", "--", script]
         guest = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         texts = {file.name: file.read_text() for file in folder.iterdir()}
         said = f"guest said: {guest.stdout}{guest.stderr}\nlaunch said: {texts.get('stderr', '')}"
@@ -150,6 +153,7 @@ def launch() -> Iterator[Launch]:
             far_status=texts["far.status"].strip(),
             far_stderr=texts["far.out"] + texts["far.err"],
             far_report=json.loads(texts.get("far.json", "{}")),
+            topology=json.loads(texts.get("topo.json", "{}")),
             before=texts["before"],
             after=texts["after"],
             running=texts["running"],
@@ -227,6 +231,20 @@ def test_memory_that_is_far_from_its_rank_is_found(launch: Launch) -> None:
         far_bytes = sum(pages.values()) - pages.get(domain, 0)
         assert (rank["rank"] < 2) == (far_bytes >= 64 << 20), pages
         assert rank["observed"]["threads"] == len(rank["observed"]["thread_cpus"]) == 1
+
+
+def test_gpus_are_found_on_their_domains(launch: Launch) -> None:
+    """Four NVIDIA GPUs, one on each NUMA domain: what the kernel says of where they are, hwloc hands on."""
+    (shape,) = launch.topology["shapes"]
+    assert [("NVIDIA", [domain]) for domain in range(4)] == [(gpu["vendor"], gpu["numa"]) for gpu in shape["gpus"]]
+
+
+def test_each_rank_has_the_gpu_of_its_own_domain(launch: Launch) -> None:
+    """Whatever the order of the ranks; the variables that they got say so too."""
+    domains = [3, 1, 2, 0]
+    for rank, domain in zip(launch.far_report["ranks"], domains, strict=True):
+        assert ([domain], [f"{domain}"]) == (rank["planned"]["numa"], rank["planned"]["gpus"])
+        assert [f"{domain}"] == rank["observed"]["gpus"]
 
 
 def test_nothing_is_left(launch: Launch) -> None:
