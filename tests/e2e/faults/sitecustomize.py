@@ -43,9 +43,9 @@ class Misplace(importlib.abc.MetaPathFinder):
             load(module)
             policy = module.policy
 
-            def misplaced(start: Any) -> Any:  # noqa: ANN401
+            def misplaced(start: Any, nodes: Any) -> Any:  # noqa: ANN401
                 first.append(start)
-                return policy(first[0])
+                return policy(first[0], nodes)
 
             module.policy = misplaced
 
