@@ -12,7 +12,7 @@ from rankmap.cpuset import CpuSet
 from rankmap.errors import UsageError
 from rankmap.hostlist import fold, items
 from rankmap.layout_devices import GpuBind, GpuRule
-from rankmap.layout_memory import MemBind  # noqa: TC001 - as above
+from rankmap.layout_memory import MemBind  # noqa: TC001 - the codec reads the type hints at run time
 from rankmap.layout_parts import BindTo, Level, MapBy, Pattern, RankBy, ReservePer
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from rankmap.mapping.automatic import automatic
 from rankmap.mapping.by_pattern import by_pattern
 from rankmap.mapping.dealing import Site
 from rankmap.mapping.extras import with_memory_and_threads
-from rankmap.mapping.gpus import gpu_room, with_gpus
+from rankmap.mapping.gpus import gpu_room, too_few_gpus, with_gpus
 from rankmap.mapping.listed import manual, rankfile, sequence
 from rankmap.mapping.nics import nic_room, too_few_nics, with_nics
 from rankmap.mapping.refusal import counted
@@ -201,19 +201,16 @@ def _as_written(
 
 
 def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken], *, first_rank: int) -> PartDecisions:
-    rule = _RULES[spec.map_by.pattern]
-    sites = _sites(allocation, spec, taken)
-    if spec.n_gpus > max(len(site.ground.gpus) for site in sites):
-        raise _too_few_gpus(spec, sites)
-    if all(nic_room(spec, allocation.topology(site.node_index)) == 0 for site in sites):
-        raise too_few_nics(spec, allocation.topology(sites[0].node_index), sites[0].host)
     try:
-        mapped = rule(allocation, spec, sites)
-    except PlacementError:
-        if not (spec.oversubscribe and taken):
+        sites, mapped = _mapped(allocation, spec, taken)
+    except PlacementError:  # what is left is not enough: it shares with the parts before, if that is allowed
+        shared = {
+            i: (CpuSet() if spec.oversubscribe else cpus, frozenset[int]() if spec.share_gpus else gpus)
+            for i, (cpus, gpus) in taken.items()
+        }
+        if shared == taken:
             raise
-        sites = _sites(allocation, spec, {})  # what is left is not enough: it shares with the parts before
-        mapped = rule(allocation, spec, sites)
+        sites, mapped = _mapped(allocation, spec, shared)
     _refuse_overload(spec, mapped)
     if spec.n_gpus or spec.n_nics or spec.mem_bind is not None or spec.threads_per_rank is not None:
         mapped = _completed(allocation, spec, mapped)
@@ -229,14 +226,14 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken],
     )
 
 
-def _too_few_gpus(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
-    """Return the error for ranks that want more GPUs than any node has."""
-    most = max(len(site.ground.gpus) for site in sites)
-    has = "no node has a free GPU"
-    if most:
-        has = f"no node has more than {counted(most, 'free GPU')}"
-    hint = f"ask for {counted(most, 'GPU')} at most" if most else "see `rankmap topo`; leave out what asks for GPUs"
-    return PlacementError(f"{spec}: {counted(spec.n_gpus, 'GPU')} for each rank, and {has}", hint=hint)
+def _mapped(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken]) -> tuple[list[Site], Mapped]:
+    """Return the nodes that the request may use, and where its ranks go on them."""
+    sites = _sites(allocation, spec, taken)
+    if spec.n_gpus > max(len(site.ground.gpus) for site in sites):
+        raise too_few_gpus(spec, sites)
+    if all(nic_room(spec, allocation.topology(site.node_index)) == 0 for site in sites):
+        raise too_few_nics(spec, allocation.topology(sites[0].node_index), sites[0].host)
+    return sites, _RULES[spec.map_by.pattern](allocation, spec, sites)
 
 
 def _completed(allocation: Allocation, spec: LayoutSpec, mapped: Mapped) -> Mapped:

@@ -9,8 +9,7 @@ import click
 
 from rankmap.cli.options import output_option, write_result
 from rankmap.discovery import presets
-from rankmap.discovery.machine import load
-from rankmap.errors import UsageError
+from rankmap.discovery.machine import load, required_preset
 from rankmap.exporters import machines as exporter
 
 if TYPE_CHECKING:
@@ -30,10 +29,7 @@ def machines(*, name: str | None, form: str, output: Path | None) -> None:
 
     NAME is one of the list, or a TOML file of your own (docs/machines.md).
     """
-    if name is not None and name not in presets.names() and not name.endswith(".toml"):
-        msg = f"{name!r} is no machine that rankmap knows"
-        raise UsageError(msg, hint=f"there is: {', '.join(presets.names())}; or name a TOML file")
-    found = [presets.read(one) for one in ([name] if name is not None else presets.names())]
+    found = [required_preset(one) for one in ([name] if name is not None else presets.names())]
     if form == "json":
         text = exporter.as_json(found)
     elif name is None:

@@ -135,7 +135,7 @@ def required_preset(name: str) -> Preset:
     preset = preset_of(name)
     if preset is None:
         msg = f"{name!r} is no machine preset"
-        raise UsageError(msg, hint="`rankmap machines` lists them; a path to a TOML file is one too")
+        raise UsageError(msg, hint=f"there is: {', '.join(presets.names())}; or name a TOML file of your own")
     return preset
 
 

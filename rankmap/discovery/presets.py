@@ -80,17 +80,32 @@ class _File:
 
     def _check(self, preset: Preset) -> None:
         """Raise where two facts of the file contradict each other."""
-        nics, gpus = preset.nics, preset.gpus
-        for word, values in (("devices", nics.devices), ("near", nics.near)) if nics is not None else ():
-            if values and nics is not None and len(values) != len(nics.names):
-                msg = f"{self.text.place('nics', word)}: {len(values)} {word} for {len(nics.names)} names"
+        self._check_nics(preset.nics)
+        gpus, dragon = preset.gpus, preset.dragon
+        for number, variable in enumerate(preset.environment):
+            if not re.fullmatch(r"[A-Za-z_]\w*", variable.name, re.ASCII):
+                msg = f"{self.text.place('environment', 'name', number)}: {variable.name!r} is no name of a variable"
                 raise self._refused(msg)
+        if dragon is not None and (dragon.transport not in {"hsta", "tcp"} or dragon.library not in {"", "ofi", "ucx"}):
+            msg = f"{self.text.place('dragon')}: there is no transport {dragon.transport!r} over {dragon.library!r}"
+            raise self._refused(msg, "transport is hsta or tcp, library ofi or ucx")
         if gpus is not None and gpus.vendor not in {"NVIDIA", "AMD", "Intel"}:
             msg = f"{self.text.place('gpus', 'vendor')}: {gpus.vendor!r} is no vendor that rankmap knows"
             raise self._refused(msg, "write NVIDIA, AMD or Intel")
-        if gpus is not None and (gpus.parts < 1 or not gpus.near):
-            msg = f"{self.text.place('gpus')}: {len(gpus.near)} GPUs of {gpus.parts} parts"
+        if gpus is not None and (gpus.parts < 1 or not gpus.near or gpus.memory_gib < 0):
+            msg = f"{self.text.place('gpus')}: {len(gpus.near)} GPUs of {gpus.parts} parts and {gpus.memory_gib} GiB"
             raise self._refused(msg, 'near has one CPU list for each card, "" where it is not known')
+
+    def _check_nics(self, nics: Nics | None) -> None:
+        if nics is None:
+            return
+        if len(set(nics.names)) < len(nics.names):
+            msg = f"{self.text.place('nics', 'names')}: a name is there twice"
+            raise self._refused(msg)
+        for word, values in (("devices", nics.devices), ("near", nics.near)):
+            if values and len(values) != len(nics.names):
+                msg = f"{self.text.place('nics', word)}: {len(values)} {word} for {len(nics.names)} names"
+                raise self._refused(msg)
 
     def _text(self, key: str) -> str:
         value = self.data.get(key)
@@ -125,6 +140,9 @@ class _File:
             }
             value = optional | value
         where = f"[{key}]"
+        if isinstance(value, dict) and not str(value.get("source", "https://")).startswith("https://"):
+            msg = f"{self.text.place(key, 'source', number)}: {value['source']!r} is no page on the web"
+            raise self._refused(msg, "every fact has the address of the page that says it")
         try:
             return decode(kind, value, where=where)  # type: ignore[arg-type]  # decode itself refuses what is no JSON
         except UsageError as error:

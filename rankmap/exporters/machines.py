@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from rankmap.codec import encode
 from rankmap.exporters import tables
@@ -54,9 +54,22 @@ def details(preset: Preset, allocation: Allocation) -> str:
     return "\n".join(lines) + "\n"
 
 
+class _Fact(Protocol):
+    """What says where it is from."""
+
+    @property
+    def source(self) -> str:
+        """Return the address of the page."""
+
+    @property
+    def date(self) -> str:
+        """Return when it was read."""
+
+
 def _sources(preset: Preset) -> Iterable[tuple[str, str, str]]:
-    parts = (
+    parts: tuple[tuple[str, _Fact | None], ...] = (
         ("topology", preset.structure),
+        *((f"memory of domain {one.numa}", one) for one in preset.memory),
         ("GPUs", preset.gpus),
         ("NICs", preset.nics),
         ("site", preset.site),

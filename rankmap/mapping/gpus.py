@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rankmap.layout import LayoutSpec
+    from rankmap.mapping.dealing import Site
     from rankmap.mapping.kinds import NodeKind
     from rankmap.topology import NodeTopology
 
-__all__ = ["gpu_room", "require_usable_together", "with_gpus"]
+__all__ = ["gpu_room", "require_usable_together", "too_few_gpus", "with_gpus"]
 
 
 def gpu_room(spec: LayoutSpec, n_gpus: int) -> int | None:
@@ -27,9 +28,28 @@ def gpu_room(spec: LayoutSpec, n_gpus: int) -> int | None:
         return None
     if spec.n_gpus > n_gpus:
         return 0
-    if spec.share_gpus or (spec.gpu_bind is not None and spec.gpu_bind.rule in {GpuRule.NONE, GpuRule.LIST}):
-        return None
+    bind = spec.gpu_bind or GpuBind()
+    if spec.share_gpus or bind.rule in {GpuRule.NONE, GpuRule.LIST}:
+        if not _is_open(spec):
+            return None
+        return len(bind.lists) or n_gpus // spec.n_gpus
     return n_gpus * (spec.ranks_per_gpu or 1) // spec.n_gpus
+
+
+def _is_open(spec: LayoutSpec) -> bool:
+    """Return whether nothing says how many ranks there are: then there is one for each GPU, or list of GPUs."""
+    in_turn = {Pattern.AUTO, Pattern.GPU, Pattern.NIC, Pattern.SLOT, Pattern.NODE, Pattern.OBJECT}
+    return spec.n_ranks is None and spec.ranks_per_node is None and spec.map_by.pattern in in_turn
+
+
+def too_few_gpus(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
+    """Return the error for ranks that want more GPUs than any node has."""
+    most = max(len(site.ground.gpus) for site in sites)
+    has = "no node has a free GPU"
+    if most:
+        has = f"no node has more than {counted(most, 'free GPU')}"
+    hint = f"ask for {counted(most, 'GPU')} at most" if most else "see `rankmap topo`; leave out what asks for GPUs"
+    return PlacementError(f"{spec}: {counted(spec.n_gpus, 'GPU')} for each rank, and {has}", hint=hint)
 
 
 def with_gpus(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: str) -> NodeKind:
@@ -39,7 +59,8 @@ def with_gpus(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: st
         PlacementError: There are too few, a GPU that is listed is not there or not free, or a rank cannot use its own.
     """
     bind = spec.gpu_bind or GpuBind()
-    if not spec.n_gpus or bind.rule is GpuRule.NONE:
+    in_order, hidden = spec.map_by.pattern is Pattern.GPU, bind.rule is not GpuRule.NONE
+    if not spec.n_gpus or not (hidden or in_order):
         return kind
     ids = gpu_ids(topology)
     given = _listed(kind, ids, bind, spec, host) if bind.rule is GpuRule.LIST else _dealt(kind, topology, spec, bind)
@@ -50,11 +71,11 @@ def with_gpus(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: st
         raise PlacementError(msg, hint="ask for fewer ranks or GPUs, or --share-gpus")
     require_usable_together(topology, given, host)
     ranks = [
-        replace(rank, gpus=tuple(ids[gpu] for gpu in gpus), env=gpu_environment(topology, gpus))
+        replace(rank, gpus=tuple(ids[gpu] for gpu in gpus), env=gpu_environment(topology, gpus)) if hidden else rank
         for rank, gpus in zip(kind.ranks, given, strict=True)
     ]
     order = list(range(len(ranks)))
-    if spec.map_by.pattern is Pattern.GPU:
+    if in_order:
         order.sort(key=lambda i: min(given[i]))
     return kind.with_ranks(ranks, order)
 
@@ -74,8 +95,9 @@ def require_usable_together(topology: NodeTopology, given: Sequence[tuple[int, .
 
 def _dealt(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, bind: GpuBind) -> Sequence[tuple[int, ...]] | None:
     free, each, n_ranks = kind.ground.gpus, spec.n_gpus, len(kind.ranks)
-    sharing = -(-n_ranks * each // max(len(free), 1)) if spec.share_gpus else spec.ranks_per_gpu or 1
-    if bind.rule is GpuRule.CLOSEST:
+    any_number = spec.share_gpus or bind.rule is GpuRule.NONE
+    sharing = -(-n_ranks * each // max(len(free), 1)) if any_number else spec.ranks_per_gpu or 1
+    if bind.rule in {GpuRule.CLOSEST, GpuRule.NONE}:
         blocks = [kind.ground.cpus(positions) for positions in kind.chosen]
         return nearest(topology, topology.gpus, blocks, each=each, free=free, sharing=sharing)
     if each > len(free) or n_ranks * each > sharing * len(free):

@@ -5,6 +5,7 @@ Source: OpenMP 5.2, chapter 21: OMP_NUM_THREADS, OMP_PLACES (os indices in brace
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rankmap.errors import PlacementError
@@ -34,6 +35,9 @@ def thread_environment(
         PlacementError: There are more threads than CPUs.
     """
     if cpus is None:
+        if count > len(topology.usable):
+            msg = f"--threads {count}: {host} has {len(topology.usable)} usable CPUs"
+            raise PlacementError(msg, hint=f"--threads {len(topology.usable)} at most")
         return (("OMP_NUM_THREADS", str(count)),)
     cores = [[pu.os_index for pu in core.pus if pu.os_index in cpus] for core in topology.cores]
     cores = [pus for pus in cores if pus]
@@ -46,8 +50,8 @@ def thread_environment(
         msg = f"--threads {count}: a rank on {host} has CPUs {cpus}, which are {n_cpus}"
         raise PlacementError(msg, hint=f"--threads {n_cpus}, or more cores for each rank (-c)")
     if count <= len(cores):
-        each = len(cores) // count
-        places = [[pu for core in cores[i * each : (i + 1) * each] for pu in core] for i in range(count)]
+        ends = [-(-len(cores) * i // count) for i in range(count + 1)]  # the first get one more
+        places = [[pu for core in cores[first:end] for pu in core] for first, end in pairwise(ends)]
     else:  # the hardware threads of each core, as evenly as that goes
         used = level(count, capacities=[len(core) for core in cores])
         places = [[pu] for core, n in zip(cores, used, strict=True) for pu in core[:n]]

@@ -48,6 +48,10 @@ def _placed(node: NodeTopology, **words: object) -> list[tuple[str, str]]:
         ({"gpu_bind": "list:2:0,1", "n_ranks": 1, "cpus_per_rank": 1}, [("0", "2")]),
         ({"gpu_bind": "list:2:2", "n_ranks": 2, "map_by": "core", "share_gpus": True}, [("0", "2"), ("1", "2")]),
         ({"gpu_bind": "none", "n_ranks": 1, "cpus_per_rank": 1}, [("0", "")]),
+        ({"gpu_bind": "list:2:1"}, [("0-3", "2"), ("4-7", "1")]),
+        ({"share_gpus": True}, [("0-3", "3"), ("4-7", "1"), ("8-11", "2"), ("12-15", "0")]),
+        ({"gpu_bind": "none", "gpus_per_rank": 1}, [("0-3", ""), ("4-7", ""), ("8-11", ""), ("12-15", "")]),
+        ({"gpu_bind": "none", "map_by": "gpu"}, [("12-15", ""), ("4-7", ""), ("8-11", ""), ("0-3", "")]),
     ],
 )
 def test_ranks_have_gpus(words: dict[str, object], placed: list[tuple[str, str]]) -> None:
@@ -174,3 +178,14 @@ def test_gpus_without_an_address_are_of_no_card() -> None:
     assert ("0", "1") == gpu_ids(
         replace(node, gpus=tuple(replace(g, vendor="Intel", pci_address="") for g in node.gpus))
     )
+
+
+def test_parts_share_gpus_only_where_that_is_asked_for() -> None:
+    """Cores may be shared with --oversubscribe; GPUs are a matter of --share-gpus."""
+    first = request(n_ranks=3, gpus_per_rank=1, cpus_per_rank=1, oversubscribe=True)
+    with pytest.raises(PlacementError, match="room for 1"):
+        plan(allocation(NODE), first, first)
+    shared = request(n_ranks=3, share_gpus=True, cpus_per_rank=1)
+    assert ["0"] * 3 == [rank.gpus[0] for rank in plan(allocation(NODE), first, shared).ranks[3:]]
+    all_taken = request(n_ranks=4, gpus_per_rank=1, cpus_per_rank=1)
+    assert ["3", "1", "2"] == [rank.gpus[0] for rank in plan(allocation(NODE), all_taken, shared).ranks[4:]]

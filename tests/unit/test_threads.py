@@ -22,6 +22,7 @@ def places(**words: object) -> list[str]:
     [
         ({"n_ranks": 2, "threads_per_rank": 4}, ["{0,8},{1,9},{2,10},{3,11}", "{4,12},{5,13},{6,14},{7,15}"]),
         ({"n_ranks": 2, "threads_per_rank": 2}, ["{0,8,1,9},{2,10,3,11}", "{4,12,5,13},{6,14,7,15}"]),
+        ({"n_ranks": 2, "threads_per_rank": 3}, ["{0,8,1,9},{2,10},{3,11}", "{4,12,5,13},{6,14},{7,15}"]),
         ({"n_ranks": 1, "cpus_per_rank": 1, "threads_per_rank": 2}, ["{0},{8}"]),
         ({"n_ranks": 1, "cpus_per_rank": 2, "threads_per_rank": 3}, ["{0},{8},{1}"]),
         ({"n_ranks": 1, "cpus_per_rank": 2, "smt": 1, "threads_per_rank": 2}, ["{0},{1}"]),
