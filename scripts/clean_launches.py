@@ -27,6 +27,7 @@ CHECKOUT = Path(__file__).parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 from tests.e2e.conftest import BIN, RANKMAP, environment  # noqa: E402 - found by the line above
+from tests.stub_libraries import build  # noqa: E402 - as above
 
 LAYOUTS = (
     "-n 1",
@@ -38,6 +39,12 @@ LAYOUTS = (
     "-n 2 --bind-to none",
     "-n 2 --mem-bind local",
     "-n 2 --smt 1",
+    "-n 2 --mem-bind bind:0",
+    "-n 2 --mem-bind interleave:0",
+    "-n 2 --threads 1",
+    "-n 2 --gpus-per-rank 1",
+    "-n 2 --gpu-bind list:3:1 --mem-bind local",
+    "-n 4 --ranks-per-gpu 2 --oversubscribe",
     "-n 2 --rank-by node --map-by slot",
     "-n 3 --oversubscribe",
     "-n 3 --bind-to none --oversubscribe",
@@ -134,10 +141,21 @@ def programs(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def fits(layout: list[str]) -> bool:
+def variables(layout: list[str], folder: Path) -> dict[str, str]:
+    """Return the environment of a launch: for layouts with GPUs one in which a stub of CUDA's library shows four."""
+    stub = folder / "libcudart.so"
+    if not any("gpu" in word for word in layout):
+        return environment({})
+    if not stub.exists() and shutil.which("cc"):
+        source = (CHECKOUT / "tests" / "rig" / "fakegpu.c").read_text()
+        build(stub, source, "-shared", "-fPIC")
+    return environment({"LD_LIBRARY_PATH": str(folder)})
+
+
+def fits(layout: list[str], folder: Path) -> bool:
     """Return whether this node has room for this layout."""
     plan = [RANKMAP, "plan", *layout, "-o", "/dev/null"]
-    return subprocess.run(plan, capture_output=True, env=environment({}), check=False).returncode == 0
+    return subprocess.run(plan, capture_output=True, env=variables(layout, folder), check=False).returncode == 0
 
 
 def launch(words: list[str], program: list[str], folder: Path) -> list[str]:
@@ -146,7 +164,7 @@ def launch(words: list[str], program: list[str], folder: Path) -> list[str]:
     file.unlink(missing_ok=True)
     command = [RANKMAP, "launch", *words, "--report", str(file), "--", *program]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment({}), cwd=CHECKOUT, check=False, timeout=180
+        command, capture_output=True, text=True, env=variables(words, folder), cwd=CHECKOUT, check=False, timeout=180
     )
     problems = [] if done.returncode == 0 else [f"status {done.returncode}"]
     report: dict[str, Any] = {"verdict": "none", "ranks": []}
@@ -172,12 +190,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="rankmap-clean-") as name:
         named = programs(Path(name))
-        layouts = [layout.split() for layout in LAYOUTS if fits(layout.split())]
+        layouts = [layout.split() for layout in LAYOUTS if fits(layout.split(), Path(name))]
         try:
             while launched.total() < options.launches:
                 layout, what, seconds = choose.choice(layouts), choose.choice(list(named)), choose.choice(SECONDS)
                 watch = choose.choice(([], ["--watch", "1"]))
-                threads = ["--threads", "2"] if what == "OpenMP" and fits([*layout, "--threads", "2"]) else []
+                threads = (
+                    ["--threads", "2"] if what == "OpenMP" and fits([*layout, "--threads", "2"], Path(name)) else []
+                )
                 problems = launch([*layout, *threads, *watch], [*named[what], seconds], Path(name))
                 launched[what] += 1
                 if problems:

@@ -7,6 +7,7 @@ Sources and measurements:
 * I_MPI_PIN (default: on) and I_MPI_PIN_*: Intel MPI Developer Reference for Linux, "Environment Variables for Process
   Pinning".
 * MV2_ENABLE_AFFINITY (default: 1), MV2_CPU_*: MVAPICH2 user guide, section 6.5; MVP_* are those of MVAPICH 3 and later.
+* MPICH_CPU_BIND: in scripts for Cray machines; no manual that we found explains it, so it is taken away in any case.
 * MPIR_CVAR_PROGRESS_THREAD_AFFINITY: MPICH, src/mpi/init/init_async.c: CPUs of a node, not of the rank.
 * KMP_AFFINITY and GOMP_CPU_AFFINITY: measured with libiomp5 2026.2: "OMP_PLACES: ignored because KMP_AFFINITY (or
   GOMP_CPU_AFFINITY) has been defined"; with libgomp 12 OMP_PLACES wins (libgomp manual, GOMP_CPU_AFFINITY).
@@ -54,7 +55,7 @@ _MPI = {
         ),
         off={"MV2_ENABLE_AFFINITY": "0", "MVP_ENABLE_AFFINITY": "0"},
     ),
-    "MPICH": _Library(prefixes=("MPIR_CVAR_PROGRESS_THREAD_AFFINITY",), off={}),
+    "MPICH": _Library(prefixes=("MPIR_CVAR_PROGRESS_THREAD_AFFINITY", "MPICH_CPU_BIND"), off={}),
 }
 _ALSO = {"Cray MPICH": "MPICH"}
 """Libraries that have another one's variables."""
@@ -132,7 +133,8 @@ def _of_mpi(
         for one in there:
             if found[one].lower() in _OFF:
                 continue
-            what = f"{one}={found[one]}: {library or name} would bind {'ranks' if about.off else 'its thread'} again"
+            whom = "its thread" if "THREAD" in one else "ranks"
+            what = f"{one}={found[one]}: {library or name} would bind {whom} again"
             yield f"{what}; {_done(one in changes, given_by_user=one in set_env)}"
 
 

@@ -133,9 +133,9 @@ def test_tiles_have_their_root_in_front() -> None:
 @pytest.mark.skipif(not RECORDED, reason="no recorded machines in ../shared/topologies")
 @pytest.mark.parametrize("file", RECORDED, ids=lambda path: path.stem)
 def test_no_other_assignment_is_nearer(file: Path) -> None:
-    """On every recorded machine with GPUs, up to 6 ranks with one each: no permutation has a smaller sum."""
+    """On every recorded machine with GPUs, up to 8 ranks with one each: the smallest sum of all permutations."""
     (node,) = load(str(file), environ=os.environ).shapes
-    n_ranks = min(len(node.gpus), len(node.usable_cores()), 6)
+    n_ranks = min(len(node.gpus), len(node.usable_cores()), 8)
     if not n_ranks:
         pytest.skip("it has no GPU")
     blocks = [rank.cpus for rank in plan(load(str(file), environ=os.environ), request(n_ranks=n_ranks)).ranks]
@@ -143,12 +143,11 @@ def test_no_other_assignment_is_nearer(file: Path) -> None:
     given = nearest(node, node.gpus, sets, each=1, free=range(len(node.gpus)))
     assert given is not None
     own = sum(distance(node, node.gpus[gpus[0]], cpus) for gpus, cpus in zip(given, sets, strict=True))
-    free = range(min(len(node.gpus), 8))
+    far = [[distance(node, gpu, cpus) for gpu in node.gpus[:8]] for cpus in sets]
     best = min(
-        sum(distance(node, node.gpus[gpu], cpus) for gpu, cpus in zip(some, sets, strict=True))
-        for some in permutations(free, n_ranks)
+        sum(row[gpu] for row, gpu in zip(far, some, strict=True)) for some in permutations(range(len(far[0])), n_ranks)
     )
-    assert own <= best
+    assert own == best or (own < best and len(node.gpus) > len(far[0]))
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,14 @@ def test_openmp_keeps_to_the_places_of_the_rank(
     assert said == bool(found.messages)
 
 
+def test_a_variable_of_cray_mpich_is_taken_away() -> None:
+    """Where that, or MPICH, is in use; where nobody knows the library it is only said."""
+    for library, changed in (("Cray MPICH", True), ("MPICH", True), ("", False), ("Open MPI", False)):
+        found = second_binding({"MPICH_CPU_BIND": "0,1"}, {}, library=library, bound=True, threads=False)
+        assert ({"MPICH_CPU_BIND": None} if changed else {}) == found.changes
+        assert (library != "Open MPI") == bool(found.messages)
+
+
 def test_what_only_another_launcher_reads_is_a_remark() -> None:
     """It binds nothing here."""
     environ = {"SLURM_CPU_BIND": "cores", "PRTE_MCA_hwloc_default_binding_policy": "core"}
