@@ -135,7 +135,19 @@ def launch() -> Iterator[Launch]:
     folder = Path(tempfile.mkdtemp(prefix=".e2e-", dir=CHECKOUT))
     try:
         script = GUEST_SCRIPT.format(out=shlex.quote(folder.name), n_ranks=N_RANKS, start_s=START_LIMIT_S)
-        command = [NUMAVM, "run", "--smt-far", "--gpus", "4", "--share", f"{CHECKOUT}", "--timeout", f"{VM_LIMIT_S}", "--", script]
+        command = [
+            NUMAVM,
+            "run",
+            "--smt-far",
+            "--gpus",
+            "4",
+            "--share",
+            f"{CHECKOUT}",
+            "--timeout",
+            f"{VM_LIMIT_S}",
+            "--",
+            script,
+        ]
         guest = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         texts = {file.name: file.read_text() for file in folder.iterdir()}
         said = f"guest said: {guest.stdout}{guest.stderr}\nlaunch said: {texts.get('stderr', '')}"
