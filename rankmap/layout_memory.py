@@ -11,7 +11,7 @@ from enum import StrEnum
 from rankmap.cpuset import CpuSet
 from rankmap.errors import UsageError
 
-__all__ = ["MemBind", "MemRule"]
+__all__ = ["MemBind", "MemRule", "named_domains"]
 
 
 class MemRule(StrEnum):
@@ -64,3 +64,8 @@ class MemBind:
     def __str__(self) -> str:
         """Return the text that parses to this."""
         return f"{self.rule}:{self.domains}" if self.domains else str(self.rule)
+
+
+def named_domains(policy: str) -> CpuSet:
+    """Return the domains that a memory policy of a plan names (``bind:0-1``); ``local`` and ``default`` name none."""
+    return CpuSet.parse(policy.partition(":")[2])

@@ -58,8 +58,8 @@ class Observation:
             None before it was started.
         gpu_uuids: The UUIDs of the GPUs that these variables show on its host, looked up once more when the application
             was started; None where nobody can tell.
-        mem: Its memory policy when it was last looked at while running, as a plan writes it ("bind:0"), "default" for
-            the kernel's, "" where that is not known.
+        mem: Its memory policy as a plan writes it ("bind:0"), "default" for the kernel's, "" where that is not known:
+            read back just before it was started where the plan has one, then when it was last looked at while running.
         threads: Its threads when it was last looked at while running; empty when it ended before that.
         pages: Where its memory was when that was last looked at; None when it was not.
         ended: Whether it has ended since: its threads are in nobody's way any more.

@@ -10,6 +10,7 @@ from rankmap.devices import GPU_VARIABLES, gpu_environment, gpu_ids
 from rankmap.differences import differences, structural
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
+from rankmap.layout_memory import named_domains
 from rankmap.placement import Plan
 from rankmap.soundness import violations
 
@@ -123,7 +124,10 @@ def _differences(planned: NodeTopology, live: NodeTopology, layout: NodeLayout, 
     if unlike:
         yield f"another kind of node than planned for: {'; '.join(unlike)}"
         return
+    allowed = CpuSet.of(domain.os_index for domain in live.numa_domains if domain.allowed)
     for i, local in enumerate(layout.ranks):
+        if taken := named_domains(local.mem or "") - allowed:
+            yield f"local rank {i} was planned with memory {local.mem}; NUMA domain {taken} is not allowed here"
         if local.cpus is not None and (absent := local.cpus - live.usable):
             yield f"local rank {i} was planned on CPUs {local.cpus}; {absent} are not usable"
         if absent_gpus := [gpu for gpu in local.gpus if gpu not in gpu_ids(live)]:

@@ -12,6 +12,7 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
+from rankmap.layout_memory import named_domains
 from rankmap.report import Finding, Severity
 
 if TYPE_CHECKING:
@@ -140,9 +141,9 @@ def pages_finding(planned: RankPlacement, topology: NodeTopology, seen: Observat
     Near are the domains that its CPUs are in, those that a memory policy names, and those without CPUs of their own
     (HBM, CXL, GPU memory): what is there was put there by a policy, the kernel's tiering or a driver.
     """
-    near = CpuSet.of(planned.numa) | _named(planned.mem or "") | _named(seen.mem)
+    near = CpuSet.of(planned.numa) | named_domains(planned.mem or "") | named_domains(seen.mem)
     far = CpuSet.of(domain.os_index for domain in topology.numa_domains if domain.local) - near
-    with_memory = {domain.os_index for domain in topology.numa_domains if domain.memory_bytes}
+    with_memory = {domain.os_index for domain in topology.numa_domains if domain.memory_bytes and domain.allowed}
     if seen.pages is None or not planned.numa or with_memory.isdisjoint(near):
         return None
     remote = {domain: seen.pages.resident.get(domain, 0) - seen.pages.chosen.get(domain, 0) for domain in far}
@@ -156,11 +157,6 @@ def pages_finding(planned: RankPlacement, topology: NodeTopology, seen: Observat
         expected=f"memory in NUMA domains {near}",
         observed=f"{n_remote // _MIB} of {n_all // _MIB} MiB in NUMA domains {where}",
     )
-
-
-def _named(policy: str) -> CpuSet:
-    """Return the domains that a memory policy of a plan names; ``local`` and ``default`` name none."""
-    return CpuSet.parse(policy.partition(":")[2])
 
 
 def _most(n_bytes: Mapping[int, int]) -> Iterable[int]:

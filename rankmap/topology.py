@@ -115,7 +115,8 @@ class NumaDomain:
 
     ``cpus`` are the PUs whose local memory it is. ``local`` is False for a domain that has no CPUs of its own
     (GPU memory, CXL, HBM beside DDR): its ``cpus`` are then those that it is attached to, or empty.
-    ``subtype`` is hwloc's word for the memory ("HBM", "DRAM", "GPUMemory", ...), "" where unknown.
+    ``subtype`` is hwloc's word for the memory ("HBM", "DRAM", "GPUMemory", ...), "" where unknown. ``allowed`` is False
+    where a cgroup or a scheduler keeps this job's pages out of it (cpuset.mems).
     """
 
     os_index: OsIndex
@@ -124,6 +125,7 @@ class NumaDomain:
     memory_bytes: int
     local: bool = True
     subtype: str = ""
+    allowed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +211,11 @@ class NodeTopology:
     def restricted(self, usable: CpuSet) -> NodeTopology:
         """Return the same node on which only the given PUs (of those usable before) may be used."""
         return replace(self, usable=self.usable & usable)
+
+    def restricted_memory(self, allowed: CpuSet) -> NodeTopology:
+        """Return the same node on which pages may only be in these NUMA domains (of those allowed before)."""
+        domains = [replace(one, allowed=one.allowed and one.os_index in allowed) for one in self.numa_domains]
+        return replace(self, numa_domains=tuple(domains))
 
     def without_uuids(self) -> tuple[NodeTopology, tuple[str, ...]]:
         """Return what other nodes of this make are too, and the UUIDs of its GPUs (``Node.gpu_uuids``)."""

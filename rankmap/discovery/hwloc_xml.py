@@ -46,7 +46,8 @@ _CORE_TYPES: Final = {"IntelAtom": ("E-core", 0), "IntelCore": ("P-core", 1)}  #
 def parse(xml: str, *, source: str) -> NodeTopology:
     """Return what an hwloc 2 XML text describes.
 
-    ``usable`` are the PUs that are online and allowed; ``present`` also the offline and the disallowed ones.
+    ``usable`` are the PUs that are online and allowed; ``present`` also the offline and the disallowed ones. A NUMA
+    domain that is not allowed stays in its place too (``NumaDomain.allowed``).
     Domains' memory sizes are those of ``about_bytes`` and serial numbers are left out (``Gpu.uuid`` is empty), so
     that equal nodes compare equal.
 
@@ -71,10 +72,10 @@ def _topology(tree: Tree, source: str) -> NodeTopology:
         msg = f"{source} describes no PU (processing unit), so no rank can be placed on it"
         raise AllocationError(msg, hint="record the node again with `lstopo --of xml`")
     online = CpuSet.of(int(pu.element.attrib["os_index"]) for pu in pus)
-    allowed = tree.machine.get("allowed_cpuset")
+    allowed, allowed_domains = tree.machine.get("allowed_cpuset"), tree.machine.get("allowed_nodeset")
     domains = _numa_domains(tree, online)
     kinds = _cpu_kinds(tree)
-    return NodeTopology(
+    topology = NodeTopology(
         packages=tuple(_package(index, found) for index, found in enumerate(tree.all("Package"))),
         dies=tuple(Die(logical_index=LogicalIndex(index), cpus=d.cpus()) for index, d in enumerate(tree.all("Die"))),
         groups=tuple(
@@ -95,6 +96,9 @@ def _topology(tree: Tree, source: str) -> NodeTopology:
         usable=online if allowed is None else online & CpuSet.from_hex(allowed),
         memory_bytes=sum(domain.memory_bytes for domain in domains),
     )
+    if allowed_domains is None or not tree.all("NUMANode"):
+        return topology
+    return topology.restricted_memory(CpuSet.from_hex(allowed_domains))
 
 
 def _package(index: int, found: Found) -> Package:
@@ -133,7 +137,7 @@ def _cores(tree: Tree, kinds: tuple[CpuKind, ...]) -> tuple[Core, ...]:
 def _numa_domains(tree: Tree, online: CpuSet) -> tuple[NumaDomain, ...]:
     """Return the memory domains in topology order; of those with a CPU at most one is local.
 
-    None has a CPU whose memory the machine lacks or a cgroup does not allow.
+    None has a CPU whose memory the machine lacks, or was left out of the record because a cgroup does not allow it.
 
     hwloc gives the memory beside a CPU's ordinary memory (HBM, CXL) the same CPUs as that, while Linux gives each
     CPU to one domain: the one of ordinary memory, and where that does not tell them apart the lowest numbered.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MachineSpec",
+    "allowed_memory",
     "load",
     "load_all",
     "machine_xml",
@@ -170,7 +171,8 @@ def this_host_xml(environ: Mapping[str, str]) -> str:
 def this_host(environ: Mapping[str, str], *, kept: CpuSet = CpuSet()) -> NodeTopology:
     """Return this host as a program in this environment has it; ``kept`` are CPUs that its site keeps for itself.
 
-    Usable are the CPUs that its cgroup and this process's affinity mask both allow; GPUs that a mask hides are left
+    Usable are the CPUs that its cgroup and this process's affinity mask both allow, and the NUMA domains that cgroup
+    and cpuset allow; GPUs that a mask hides are left
     out. Where only a vendor's run-time library knows of GPUs, nobody knows which CPUs they are close to.
 
     Raises:
@@ -184,4 +186,20 @@ def this_host(environ: Mapping[str, str], *, kept: CpuSet = CpuSet()) -> NodeTop
         if n_gpus:
             ids = tuple(map(str, range(n_gpus)))
             topology = replace(topology, gpus=counted_gpus(vendor, ids, environ))
+    if (allowed := allowed_memory()) is not None:
+        topology = topology.restricted_memory(allowed)
     return replace(topology.restricted(CpuSet.of(os.sched_getaffinity(0))), reserved=kept & topology.present)
+
+
+def allowed_memory(status: Path = Path("/proc/self/status")) -> CpuSet | None:
+    """Return the NUMA domains that this process may have pages in; None where the kernel does not say.
+
+    hwloc looks for its cgroup, which a container may hide.
+
+    Source: proc_pid_status(5), Mems_allowed_list.
+    """
+    for line in status.read_text(errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name == "Mems_allowed_list":
+            return CpuSet.parse(value.strip())
+    return None

@@ -148,6 +148,11 @@ def _usable_cores(cpus: CpuSet, shape: NodeTopology) -> str:
 
 
 def _remark(domain: NumaDomain, shape: NodeTopology) -> str:
+    kind = _kind_of_memory(domain, shape)
+    return kind if domain.allowed else f"{kind}{', ' if kind else ''}not allowed here"
+
+
+def _kind_of_memory(domain: NumaDomain, shape: NodeTopology) -> str:
     if domain.local:
         return "" if domain.cpus & shape.usable else "no usable CPU"
     beside = [other.os_index for other in shape.numa_domains if other.local and not other.cpus.isdisjoint(domain.cpus)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rankmap.errors import ApplicationNotExecutableError, ApplicationNotFoundError, LaunchError, UsageError
+from rankmap.runtime.memory_policies import refusal_hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -160,8 +161,8 @@ def interpreter_of(start: bytes) -> str | None:
     return os.fsdecode(line.split(b" ", 1)[0]) or None
 
 
-def start_failure(what: str, path: str, number: int) -> tuple[int, str]:
-    """Return the exit status and the words for a shim that could not start the application.
+def start_failure(what: str, path: str, number: int) -> tuple[int, str, str]:
+    """Return the exit status, the words and a hint ("" where there is none) for a shim that could not start it.
 
     Args:
         what: "directory" when the working directory could not be entered, "memory" when the kernel refuses the memory
@@ -171,9 +172,9 @@ def start_failure(what: str, path: str, number: int) -> tuple[int, str]:
     """
     why = f"{path}: {os.strerror(number)}"
     if what == "directory":
-        return LaunchError.exit_status, f"the working directory cannot be entered: {why}"
+        return LaunchError.exit_status, f"the working directory cannot be entered: {why}", ""
     if what == "memory":
-        return LaunchError.exit_status, f"the kernel refuses the memory policy {why}"
+        return LaunchError.exit_status, f"the kernel refuses the memory policy {why}", refusal_hint(path, number)
     missing = number == errno.ENOENT
     kind = ApplicationNotFoundError if missing else ApplicationNotExecutableError
-    return kind.exit_status, f"the application cannot be started: {why}"
+    return kind.exit_status, f"the application cannot be started: {why}", ""

@@ -14,6 +14,7 @@ from rankmap.runtime.inside import InsideSession, require_libpmix
 from rankmap.runtime.job import START_TIMEOUT_S, JobRequest, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.libpmix import find_libpmix
 from rankmap.runtime.live_gpus import gpu_variables
+from rankmap.runtime.memory_policies import require_mempolicy
 from rankmap.runtime.processes import require_pidfd
 from rankmap.runtime.rank_output import prepare_directory, require_descriptors, tell
 from rankmap.runtime.rank_variables import RANK_NAMES, left_by_others
@@ -128,6 +129,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
     elif libpmix is not None and use.pmi == "pmix":
         require_libpmix(libpmix, environ=environ)
     require_pidfd()
+    require_mempolicy(plan, machine=os.uname().machine)
     require_descriptors(plan.n_ranks)
     if options.output.directory is not None:
         prepare_directory(options.output.directory)

@@ -15,8 +15,10 @@ __all__ = ["memory_policy_of", "pages_of", "threads_of"]
 _FIELD = b"\nCpus_allowed_list:"
 _LINE_BYTES = 512
 _GONE = (FileNotFoundError, ProcessLookupError)
-# What mpol_to_str of Linux (mm/mempolicy.c) writes: bind:0-1, bind=static:0, prefer (many):0, weighted interleave:0-3.
-_DOMAINS = re.compile(r"\S+ (?:weighted )?[a-z]+(?: \(many\))?(?:=[a-z|]+)?:([\d,-]+) ")
+# What mpol_to_str of Linux (mm/mempolicy.c) writes: local, bind:0-1, bind=static|balancing:0, bind=:0 (older kernels),
+# prefer (many):0-1, weighted interleave:0-3.
+_POLICY = re.compile(r"\S+ (((?:weighted )?[a-z]+)(?: \(many\))?(?:=[a-z|]*)?(?::([\d,-]+))?)(?: |\n|$)")
+_CUT_CHARACTERS = 63  # show_numa_map has room for 64: longer ones are cut off, maybe inside a number
 
 
 def _read(path: str, n_bytes: int = -1) -> bytes:
@@ -62,14 +64,26 @@ def threads_of(pid: int, *, proc: Path = Path("/proc")) -> tuple[ThreadObservati
 def memory_policy_of(pid: int, *, proc: Path = Path("/proc")) -> str:
     """Return the memory policy of this process as a plan writes it; "" when it has ended, or the kernel does not say.
 
-    Source: numa_maps(5): the second word of a line is the policy of a mapping, of the first that of the process.
+    Flags (``bind=balancing:0``) are left out: the domains are the same, whatever the kernel does among them or when the
+    cpuset changes.
+
+    Source: numa_maps(5): after the address a line has the policy of a mapping, the first that of the process.
     """
     try:
-        words = _read(f"{proc}/{pid}/numa_maps", _LINE_BYTES).partition(b"\n")[0].decode(errors="replace").split()
+        line = _read(f"{proc}/{pid}/numa_maps", _LINE_BYTES).partition(b"\n")[0].decode(errors="replace")
     except OSError:
         return ""
-    policy = words[1] if len(words) > 1 else ""
-    return policy.replace("prefer:", "preferred:", 1) if policy.startswith("prefer:") else policy
+    mode, domains = _policy(line)
+    return f"{mode}:{domains}" if domains else mode
+
+
+def _policy(line: str) -> tuple[str, CpuSet]:
+    """Return the mode, as a plan calls it, and the domains of the policy in a line of numa_maps; "" where it is cut."""
+    match = _POLICY.match(line)
+    if match is None or len(match[1]) >= _CUT_CHARACTERS:
+        return "", CpuSet()
+    mode = "preferred" if match[2] == "prefer" else match[2]
+    return mode, CpuSet.parse(match[3] or "")
 
 
 def pages_of(pid: int, *, proc: Path = Path("/proc")) -> Pages | None:
@@ -94,8 +108,7 @@ def pages_of(pid: int, *, proc: Path = Path("/proc")) -> Pages | None:
                 numbers = dict(word.split("=", 1) for word in line.split()[2:] if "=" in word)
                 pages = {int(name[1:]): int(n) for name, n in numbers.items() if name[0] == "N" and name[1:].isdigit()}
                 n_bytes = int(numbers.get("kernelpagesize_kB", page_kib)) << 10
-                match = _DOMAINS.match(line)
-                named = CpuSet.parse(match[1] if match else "")
+                _, named = _policy(line)
                 for domain, n_pages in pages.items():
                     private = n_pages * n_bytes * int(numbers["anon"]) // sum(pages.values())
                     resident[domain] += private

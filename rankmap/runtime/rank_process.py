@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rankmap.cpuset import CpuSet
 from rankmap.devices import GPU_MASKS, GPU_VARIABLES
 from rankmap.observe import Observation
+from rankmap.runtime.memory_policies import policy_text
 from rankmap.runtime.pmi_link import server_ports
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class RankProcess:
     def goes(self, message: Message) -> None:
         """Take over what the shim gives the application."""
         assert self.seen is not None  # noqa: S101 - it has reported
-        self.seen = replace(self.seen, variables=message["variables"])
+        self.seen = replace(self.seen, variables=message["variables"], mem=policy_text(message["mem"]))
 
     def end(self, number: signal.Signals) -> None:
         """Send this signal to the process; a shim that waits for leave is told to stop instead, unless it is SIGKILL.

@@ -3,7 +3,8 @@
 Run as ``python -I -S -B shim.py SOCKET RANK`` by Dragon, with the affinity that Dragon gave the rank. It tells the
 supervisor its pid, host and CPUs; the answer holds the application's command, working directory and environment
 changes, with the file descriptors for stdout and stderr (and stdin) beside it. The last word is what the application
-gets of the variables that the supervisor wants to know (``shown``). It keeps the pid. A shim that is told to stop, or
+gets of the variables that the supervisor wants to know (``shown``), and the memory policy that the kernel has for it
+now, where one was asked for. It keeps the pid. A shim that is told to stop, or
 whose supervisor is gone, ends without starting anything.
 
 Standard library only and few modules of it: this runs once per rank before the application may start
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 MEMORY_MODES = {"preferred": 1, "bind": 2, "interleave": 3, "local": 4}  # linux/mempolicy.h
+PREFERRED_MANY = 5  # since Linux 5.15; of several domains MPOL_PREFERRED takes the first
+MODE_BITS = (1 << 13) - 1  # the flags of a mode are above
 SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237, "ppc64le": 261, "riscv64": 237}  # asm/unistd.h
+GET_MEMPOLICY = {"x86_64": 239, "aarch64": 236, "ppc64le": 260, "riscv64": 236}
+MOST_DOMAINS = (
+    4096  # at least what the kernel was built for, else get_mempolicy(2) fails; Linux numbers them below 1024
+)
 WORD_BITS = 64
 N_STANDARD_FDS = 3
 FD_BYTES = 4
@@ -112,20 +119,43 @@ def set_memory(policy: str) -> None:
     words = (c_ulong * n_words)(*((mask >> (WORD_BITS * i)) & (1 << WORD_BITS) - 1 for i in range(n_words)))
     number = SET_MEMPOLICY[os.uname().machine]
     n_bits = n_words * WORD_BITS + 1 if mask else 0
+    kernels = PREFERRED_MANY if mode == "preferred" and mask & (mask - 1) else MEMORY_MODES[mode]
     libc = CDLL(None, use_errno=True)
-    if libc.syscall(number, MEMORY_MODES[mode], words if mask else None, c_ulong(n_bits)) != 0:
+    if libc.syscall(number, kernels, words if mask else None, c_ulong(n_bits)) != 0:
         raise OSError(get_errno(), os.strerror(get_errno()), policy)
 
 
+def memory() -> list[Any] | None:
+    """Return the mode of this process's memory policy and its domains, as the kernel has them now.
+
+    None where the kernel does not say. Domains that the process may not use (cpuset.mems) are not among them.
+
+    Source: get_mempolicy(2); before Linux 5.14 MPOL_LOCAL is read back as MPOL_PREFERRED without a domain.
+    """
+    from ctypes import CDLL, byref, c_int, c_ulong  # noqa: PLC0415 - as above
+
+    n_words = MOST_DOMAINS // WORD_BITS
+    mode, words = c_int(), (c_ulong * n_words)()
+    number = GET_MEMPOLICY[os.uname().machine]
+    if CDLL(None).syscall(number, byref(mode), words, c_ulong(MOST_DOMAINS + 1), None, c_ulong(0)) != 0:
+        return None
+    mask = sum(word << WORD_BITS * i for i, word in enumerate(words))
+    names = {number: name for name, number in MEMORY_MODES.items()} | {PREFERRED_MANY: "preferred"}
+    found = mode.value & MODE_BITS
+    name = names.get(found, str(found)) if mask or found != MEMORY_MODES["preferred"] else "local"
+    return [name, [i for i in range(mask.bit_length()) if mask >> i & 1]]
+
+
 def become(sock: socket, rank: int, row: dict[str, Any], fds: list[int]) -> None:
-    """Say what the application gets of some variables, and replace this process by it; returns only by an OSError.
+    """Say what the application gets, and replace this process by it; returns only by an OSError.
 
     Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays ignored over exec, so both are set back.
     """
     env = environment(row["env"])
-    send(sock, {"kind": "goes", "rank": rank, "variables": {name: env[name] for name in row["shown"] if name in env}})
     if row["mem"]:
         set_memory(row["mem"])
+    shown = {name: env[name] for name in row["shown"] if name in env}
+    send(sock, {"kind": "goes", "rank": rank, "variables": shown, "mem": memory() if row["mem"] else None})
     if row["slack_ns"]:  # Dragon's processes were given a large timer slack, which is inherited
         try:
             with open("/proc/self/timerslack_ns", "w") as file:  # noqa: PTH123 - pathlib costs 5 ms

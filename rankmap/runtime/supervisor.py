@@ -331,9 +331,10 @@ class Supervisor:
             if message["kind"] == "goes":
                 rank.goes(message)
                 continue
-            status, why = start_failure(message["what"], message["path"], message["errno"])
+            status, why, hint = start_failure(message["what"], message["path"], message["errno"])
             rank.ended_by_us = True
-            self._end(Outcome(status=status, reason=f"rank {rank.number} on {self.request.host}: {why}"))
+            reason = f"rank {rank.number} on {self.request.host}: {why}"
+            self._end(Outcome(status=status, reason=reason, hint=hint))
         if messages is None:
             self._drop(connection)
             rank.connection = None

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,6 @@ from tests.e2e.conftest import CHECKOUT, RANKMAP, Done, environment, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Rankmap = Callable[..., Done]
 
@@ -48,6 +48,23 @@ def test_every_rank_is_bound_and_the_report_proves_it(rankmap: Rankmap, tmp_path
         assert rank["findings"] == []
     assert "Dragon runtime" in {service["name"] for service in report["services"]}
     assert " ok" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/numa_maps").exists(), reason="a kernel without NUMA")
+@pytest.mark.parametrize("policy", ["bind:0", "interleave:0"])
+def test_the_memory_policy_of_a_job_that_ends_at_once_is_known(rankmap: Rankmap, tmp_path: Path, policy: str) -> None:
+    """Nobody looked at it while it ran: the kernel was asked before."""
+    report_file = tmp_path / "report.json"
+    done = rankmap(
+        "launch", "-n", "1", "--mem-bind", policy, "--pmi", "none", "--report", str(report_file), "--", "true"
+    )
+    (rank,) = json.loads(report_file.read_text())["ranks"]
+    assert (0, policy, policy, 0) == (
+        done.status,
+        rank["planned"]["mem"],
+        rank["observed"]["mem"],
+        rank["observed"]["threads"],
+    )
 
 
 def test_no_option_starts_one_rank_per_usable_core(rankmap: Rankmap) -> None:

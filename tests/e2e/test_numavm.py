@@ -50,6 +50,16 @@ python -m rankmap launch --map-by manual:6,14:2,10:4,12:0,8 --gpus-per-rank 1 --
     --start-timeout {start_s} --verify warn --watch 10 --report $PWD/{out}/far.json -- \
     python tests/e2e/faults/misplaced.py 45 far-policy far-pages none none >{out}/far.out 2>{out}/far.err
 echo $? >{out}/far.status
+python tests/e2e/memory_policies.py local bind:1,3 preferred:2 preferred:0-1 interleave:0-3 >{out}/policies
+echo +cpuset >/sys/fs/cgroup/cgroup.subtree_control
+mkdir /sys/fs/cgroup/fence
+echo 0-1 >/sys/fs/cgroup/fence/cpuset.mems
+(
+  echo $BASHPID >/sys/fs/cgroup/fence/cgroup.procs
+  python tests/e2e/memory_policies.py bind:1-2 preferred:1-3 >{out}/fenced
+  python -m rankmap topo --format json -o {out}/fenced.json
+  python -m rankmap plan -n 4 --mem-bind bind:1-2 2>{out}/fenced.err
+)
 ls -A . /dev/shm /tmp >{out}/after
 pgrep -f 'dragon|rankmap' >{out}/running
 true
@@ -88,6 +98,10 @@ class Launch:
     far_stderr: str
     far_report: dict[str, Any]
     topology: dict[str, Any]
+    policies: list[list[str]]
+    fenced: list[list[str]]
+    fenced_topology: dict[str, Any]
+    fenced_stderr: str
     before: str
     after: str
     running: str
@@ -166,6 +180,10 @@ def launch() -> Iterator[Launch]:
             far_stderr=texts["far.out"] + texts["far.err"],
             far_report=json.loads(texts.get("far.json", "{}")),
             topology=json.loads(texts.get("topo.json", "{}")),
+            policies=[json.loads(line) for line in texts["policies"].splitlines()],
+            fenced=[json.loads(line) for line in texts["fenced"].splitlines()],
+            fenced_topology=json.loads(texts.get("fenced.json", "{}")),
+            fenced_stderr=texts["fenced.err"],
             before=texts["before"],
             after=texts["after"],
             running=texts["running"],
@@ -257,6 +275,20 @@ def test_each_rank_has_the_gpu_of_its_own_domain(launch: Launch) -> None:
     for rank, domain in zip(launch.far_report["ranks"], domains, strict=True):
         assert ([domain], [f"{domain}"]) == (rank["planned"]["numa"], rank["planned"]["gpus"])
         assert [f"{domain}"] == rank["observed"]["gpus"]
+
+
+def test_every_memory_policy_is_read_back_and_seen_as_it_was_set(launch: Launch) -> None:
+    """By get_mempolicy(2) and in /proc/PID/numa_maps; several preferred domains are all kept."""
+    policies = ["local", "bind:1,3", "preferred:2", "preferred:0-1", "interleave:0-3"]
+    assert [[policy, policy, policy] for policy in policies] == launch.policies
+
+
+def test_memory_that_a_cgroup_keeps_from_the_job_is_known(launch: Launch) -> None:
+    """The kernel leaves it out of a policy without a word; rankmap refuses such a plan."""
+    assert [["bind:1-2", "bind:1", "bind:1"], ["preferred:1-3", "preferred:1", "preferred:1"]] == launch.fenced
+    (shape,) = launch.fenced_topology["shapes"]
+    assert [True, True, False, False] == [domain["allowed"] for domain in shape["numa_domains"]]
+    assert "--mem-bind bind:1-2: NUMA domain 2 of vm1 is not allowed (cpuset.mems)" in launch.fenced_stderr
 
 
 def test_nothing_is_left(launch: Launch) -> None:

@@ -36,7 +36,8 @@ def nodes_with_gpus(draw: st.DrawFn) -> NodeTopology:
         replace(gpu, vendor=vendor, pci_address=f"0000:{i // each:02x}:00.0", partition=i % each)
         for i, gpu in enumerate(node.gpus)
     ]
-    return replace(node, gpus=tuple(cards))
+    allowed = draw(st.sampled_from((CpuSet.of(domain.os_index for domain in node.numa_domains), CpuSet.parse("0"))))
+    return replace(node, gpus=tuple(cards)).restricted_memory(allowed)
 
 
 @st.composite
@@ -153,7 +154,7 @@ def test_variables_name_the_gpus(nodes: Allocation, spec: LayoutSpec) -> None:
 @OFTEN_REFUSED
 @given(NODES, requests())
 def test_memory_is_where_there_is_some(nodes: Allocation, spec: LayoutSpec) -> None:
-    """A policy names domains that have memory; ``dram`` those of the rank's own CPUs."""
+    """A policy names domains that have memory and are allowed; ``dram`` those of the rank's own CPUs."""
     made = _planned(nodes, spec)
     for index, ranks in _by_node(made).items():
         domains = {int(domain.os_index): domain for domain in nodes.topology(index).numa_domains}
@@ -161,9 +162,10 @@ def test_memory_is_where_there_is_some(nodes: Allocation, spec: LayoutSpec) -> N
             mode, _, listed = (rank.mem or "").partition(":")
             assert (mode == "") == (spec.mem_bind is None or spec.mem_bind.rule == "none")
             for number in CpuSet.parse(listed):
-                assert number in domains
+                assert domains[number].allowed
                 if spec.mem_bind is not None and spec.mem_bind.rule == "dram" and rank.cpus is not None:
                     assert not domains[number].cpus.isdisjoint(rank.cpus)
+                    assert domains[number].local
 
 
 @OFTEN_REFUSED

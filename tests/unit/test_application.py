@@ -245,10 +245,17 @@ def test_what_the_user_sets_wins() -> None:
 def test_a_failed_exec_has_a_status_and_words(number: int, status: int) -> None:
     """Not found is 127, everything else 126, as shells have it."""
     words = f"the application cannot be started: /a: {os.strerror(number)}"
-    assert (status, words) == start_failure("application", "/a", number)
+    assert (status, words, "") == start_failure("application", "/a", number)
 
 
 def test_a_directory_that_is_gone_is_a_failed_launch() -> None:
     """The working directory was there when the job was checked, so it is no matter of the request."""
     words = "the working directory cannot be entered: /d: No such file or directory"
-    assert (123, words) == start_failure("directory", "/d", errno.ENOENT)
+    assert (123, words, "") == start_failure("directory", "/d", errno.ENOENT)
+
+
+def test_a_memory_policy_that_the_kernel_refuses_is_a_failed_launch() -> None:
+    """With what to do about it (test_memory_policies.py)."""
+    status, words, hint = start_failure("memory", "bind:3", errno.EINVAL)
+    assert (123, "the kernel refuses the memory policy bind:3: Invalid argument") == (status, words)
+    assert "rankmap topo" in hint

@@ -29,6 +29,14 @@ def test_nothing_usable_in_a_domain() -> None:
     assert "no usable CPU" in text
 
 
+def test_memory_that_a_job_may_not_use_is_remarked() -> None:
+    """With what is said of the domain anyway."""
+    node = made([[2], [2]], extra_memory=1).restricted_memory(CpuSet.parse("0"))
+    rows = table(Allocation.of((("a", node),))).splitlines()[-3:]
+    assert [False, True, True] == [row.endswith("not allowed here") for row in rows]
+    assert rows[2].endswith("CXL without CPUs, not allowed here")
+
+
 def test_text_ends_with_one_newline_and_has_no_trailing_blanks() -> None:
     """Output is clean for diff and grep, and the same for the same input."""
     allocation = Allocation.of((("a", made([[2], [2]])), ("b", made([[4]]))))

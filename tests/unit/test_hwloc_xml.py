@@ -90,6 +90,27 @@ def test_unusable_cpus(topologies: Path) -> None:
     assert len(node.usable_cores()) == 5
 
 
+def test_memory_that_is_not_allowed(topologies: Path) -> None:
+    """Domains outside allowed_nodeset stay in their places, and nodes with the same ones are still equal."""
+    xml = hwloc.file_xml(topologies / "hbm-restricted.xml", os.environ)
+    allowed = [
+        line.split('allowed_nodeset="')[1].split('"')[0] for line in xml.splitlines() if "allowed_nodeset" in line
+    ]
+    fenced = xml.replace(f'allowed_nodeset="{allowed[0]}"', 'allowed_nodeset="0x00000015"', 1)
+
+    node = parse(fenced, source="x")
+    assert {0: True, 1: False, 2: True, 3: False, 4: True} == {d.os_index: d.allowed for d in node.numa_domains}
+    assert (node, hash(node)) == (again := parse(fenced, source="y"), hash(again))
+    free = parse(xml, source="z")
+    assert (True, True) == (all(d.allowed for d in free.numa_domains), free != node)
+
+
+def test_a_record_without_the_domains_of_others(shared_topologies: Path) -> None:
+    """Of 8 domains a cpuset allows 5, and lstopo has left out the rest: those that are there are allowed."""
+    node = recorded(shared_topologies / "cpuset-restricted-8numa.xml")
+    assert {1: True, 2: True, 3: True, 4: True, 5: True} == {int(d.os_index): d.allowed for d in node.numa_domains}
+
+
 def test_distances_follow_the_domains(topologies: Path) -> None:
     """The matrix is in the order of numa_domains, whatever order hwloc has."""
     node = recorded(topologies / "hbm-restricted.xml")

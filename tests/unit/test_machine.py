@@ -10,7 +10,7 @@ import pytest
 
 from rankmap.api import discover
 from rankmap.cpuset import CpuSet
-from rankmap.discovery.machine import MachineSpec, load, load_all, this_host
+from rankmap.discovery.machine import MachineSpec, allowed_memory, load, load_all, this_host
 from rankmap.errors import AllocationError, UsageError
 
 if TYPE_CHECKING:
@@ -105,3 +105,14 @@ def test_this_host_within_affinity() -> None:
 def test_this_host_has_its_name() -> None:
     """The allocation of this host is one node under the host's own name."""
     assert [os.uname().nodename] == [node.host for node in discover().nodes]
+
+
+def test_the_kernel_says_which_memory_this_process_may_use(tmp_path: Path) -> None:
+    """Where hwloc does not find the cgroup; this host's topology goes by it."""
+    status = tmp_path / "status"
+    status.write_text("Name:\tx\nMems_allowed:\t0000002d\nMems_allowed_list:\t0,2-3,5\n")
+    assert CpuSet.parse("0,2-3,5") == allowed_memory(status)
+    status.write_text("Name:\tx\n")
+    assert allowed_memory(status) is None
+    allowed = allowed_memory() or CpuSet()
+    assert allowed == CpuSet.of(one.os_index for one in this_host(os.environ).numa_domains if one.allowed)

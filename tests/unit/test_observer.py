@@ -89,6 +89,15 @@ def test_a_thread_that_computes_is_told_from_one_that_sleeps() -> None:
         ("5630a59d0000 default file=/usr/bin/head mapped=2 N0=2\n", "default"),
         ("5630a59d0000 bind:0-1 file=/usr/bin/head\nother local\n", "bind:0-1"),
         ("5630a59d0000 prefer:2 anon=1\n", "preferred:2"),
+        ("5630a59d0000 prefer (many):0-1 file=/usr/bin/head mapped=2\n", "preferred:0-1"),
+        ("5630a59d0000 prefer (many):3\n", "preferred:3"),
+        ("5630a59d0000 local file=/usr/bin/head\n", "local"),
+        ("5630a59d0000 interleave:0-3 anon=1\n", "interleave:0-3"),
+        ("5630a59d0000 interleave=static:0,2 anon=1\n", "interleave:0,2"),
+        ("5630a59d0000 prefer (many)=relative|balancing:0-1 anon=1\n", "preferred:0-1"),
+        ("5630a59d0000 bind=:0-1 anon=1\n", "bind:0-1"),
+        ("5630a59d0000 weighted interleave:0-3 anon=1\n", "weighted interleave:0-3"),
+        (f"5630a59d0000 {('interleave:' + '10,' * 20)[:63]} anon=1\n", ""),  # cut off by the kernel
         ("", ""),
     ],
 )

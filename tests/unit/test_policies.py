@@ -61,6 +61,38 @@ except UsageError as error: print(error.message)
     assert done.stdout == "rank 6: the job has ranks 0 to 5\n"
 
 
+def test_what_dragon_cannot_hold_is_refused() -> None:
+    """A memory policy by all three, variables by ``policies`` only: templates have them."""
+    done = python("""
+from rankmap.errors import UsageError
+from rankmap.requests import request
+with_memory = make(allocation(node), request(n_ranks=2, mem_bind="local"))
+threads = make(allocation(node), request(n_ranks=2, threads_per_rank=2))
+for refused in (with_memory.policies, with_memory.process_templates, lambda: with_memory.process_template(0),
+                threads.policies):
+    try: refused()
+    except UsageError as error: print(error.message, "|", error.hint)
+""")
+    lines = done.stdout.splitlines()
+    memory = (
+        "the plan has the memory policy local (--mem-bind), which Dragon cannot give a process | use `rankmap launch`,"
+    )
+    assert [True] * 3 == [line.startswith(memory) for line in lines[:3]]
+    assert "the plan sets OMP_NUM_THREADS, OMP_PLACES, OMP_PROC_BIND for its ranks" in lines[3]
+    assert "process_templates()" in lines[3]
+
+
+def test_templates_have_the_variables_of_their_ranks() -> None:
+    """Of threads, say; ranks with others are not merged."""
+    pytest.importorskip("dragon", reason="dragonhpc is not installed")
+    done = python("""
+from rankmap.requests import request
+threads = make(allocation(node), request(n_ranks=2, threads_per_rank=2))
+print(json.dumps([[n, keywords["env"]["OMP_PLACES"]] for n, keywords in threads.process_templates()]))
+""")
+    assert [[1, "{0,1},{2,3}"], [1, "{4,5},{6,7}"]] == json.loads(done.stdout)
+
+
 def test_without_dragon_the_error_says_how_to_get_it() -> None:
     """Planning works where Dragon is not installed; what needs it says so."""
     done = python("""

@@ -100,6 +100,16 @@ def test_a_missing_gpu_is_named() -> None:
         replay(with_gpu, live(("n0", NODE)))
 
 
+def test_memory_that_the_new_job_may_not_use_is_named() -> None:
+    """A policy with domains that the kernel would leave out is no longer the plan's."""
+    saved = plan(live(("n0", NODE)), request(n_ranks=2, mem_bind="interleave:0-1"))
+    fenced = NODE.restricted_memory(CpuSet.parse("0"))
+    with pytest.raises(PlacementError, match=r"with memory interleave:0-1; NUMA domain 1 is not allowed here"):
+        replay(saved, live(("n0", fenced)))
+    local = plan(live(("n0", NODE)), request(n_ranks=2, mem_bind="local"))
+    assert ["local", "local"] == [rank.mem for rank in replay(local, live(("n0", fenced))).ranks]
+
+
 def test_gpus_are_called_what_they_are_called_now() -> None:
     """The mask in the environment may be another one than when the plan was made; other variables stay."""
     bare = with_gpus(NODE, 0, 1)

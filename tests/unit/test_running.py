@@ -158,6 +158,8 @@ def test_memory_that_is_mostly_elsewhere_is_found() -> None:
 def test_memory_where_a_policy_says_is_not_remote() -> None:
     """The plan's, that of the process (numactl), that of a mapping (mbind)."""
     assert "" == pages(plan(allocation(SMT), request(n_ranks=2, mem_bind="bind:1")), 0, d1=64)
+    fenced = SMT.restricted_memory(CpuSet.parse("1"))
+    assert "" == pages(plan(allocation(fenced), request(n_ranks=2)), 0, d1=64)  # the rank's own is not allowed
     local = plan(allocation(SMT), request(n_ranks=2, mem_bind="local"))
     assert "" == pages(local, 0, mem="interleave:0-1", d0=32, d1=33)
     assert ("", True) == (pages(local, 0, chosen=32, d1=64), pages(local, 0, chosen=31, d1=64) != "")

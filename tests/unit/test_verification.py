@@ -82,6 +82,23 @@ def test_other_cpus_than_planned_are_an_error(cpus: str, numa: list[int]) -> Non
     assert numa == report.ranks[1].observed["numa"]
 
 
+@pytest.mark.parametrize(
+    ("seen_mem", "slugs_found"),
+    [
+        ("preferred:0-1", []),
+        ("", []),
+        ("preferred:0", ["memory-differs"]),
+        ("bind:0-1", ["memory-differs"]),
+        ("default", ["memory-differs"]),
+    ],
+)
+def test_each_domain_of_a_memory_policy_counts(seen_mem: str, slugs_found: list[str]) -> None:
+    """Domains that the kernel took out count (cpuset.mems); a policy that nobody could read does not."""
+    preferring = plan(allocation(NODE), request(n_ranks=1, mem_bind="preferred:0-1"))
+    seen = {0: replace(as_planned(preferring)[0], mem=seen_mem)}
+    assert slugs_found == [slug for _, slug in slugs(preferring, seen)]
+
+
 def test_another_host_than_planned_is_an_error() -> None:
     """Equal CPU numbers on the wrong host do not make a match."""
     seen = as_planned(TWO_NODES)
