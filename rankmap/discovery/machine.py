@@ -172,8 +172,8 @@ def this_host(environ: Mapping[str, str], *, kept: CpuSet = CpuSet()) -> NodeTop
     """Return this host as a program in this environment has it; ``kept`` are CPUs that its site keeps for itself.
 
     Usable are the CPUs that its cgroup and this process's affinity mask both allow, and the NUMA domains that cgroup
-    and cpuset allow; GPUs that a mask hides are left
-    out. Where only a vendor's run-time library knows of GPUs, nobody knows which CPUs they are close to.
+    and cpuset allow; GPUs that a mask hides are left out. Where only a vendor's run-time library knows of GPUs, nobody
+    knows which CPUs they are close to.
 
     Raises:
         AllocationError: There is no libhwloc, or it cannot read this host; or a mask of GPUs makes no sense.
