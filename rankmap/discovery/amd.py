@@ -17,7 +17,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from rankmap.discovery.gpu_cards import Card, Part, numa_of, pci_address
+from rankmap.discovery.gpu_cards import Card, Part, fact, numa_of, pci_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,8 +95,8 @@ def _from_drm(sys: Path) -> list[Card]:
     result = []
     for device in sorted((sys / "class/drm").glob("card[0-9]*/device")):
         address = device.resolve().name
-        if _read(device / "vendor") == _VENDOR_ID and ":" in address:
-            unique_id, mode = _read(device / "unique_id"), _read(device / "current_compute_partition")
+        if fact(device / "vendor") == _VENDOR_ID and ":" in address:
+            unique_id, mode = fact(device / "unique_id"), fact(device / "current_compute_partition")
             uuid = f"GPU-{unique_id}" if unique_id.strip("0") and mode in {"", _WHOLE} else ""
             part = Part(uuid=uuid, memory_bytes=_vram_bytes(sys, address))
             result.append(Card(pci_address=address, parts=(part,), numa=numa_of(address, sys)))
@@ -104,15 +104,8 @@ def _from_drm(sys: Path) -> list[Card]:
 
 
 def _vram_bytes(sys: Path, address: str) -> int:
-    text = _read(sys / "bus/pci/devices" / address / "mem_info_vram_total")
+    text = fact(sys / "bus/pci/devices" / address / "mem_info_vram_total")
     return int(text) if text.isdecimal() else 0
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def _from_smi(load: Callable[[], Any]) -> Iterator[tuple[str, Part]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rankmap.discovery.gpu_cards import Card, Part, numa_of
+from rankmap.discovery.gpu_cards import Card, Part, fact, numa_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ def cards(sys: Path) -> tuple[Card, ...]:
     for drm in (sys / "class/drm").glob("card[0-9]*"):
         device = drm / "device"
         address = device.resolve().name
-        if ":" in address and _read(device / "vendor") == _VENDOR_ID:
+        if ":" in address and fact(device / "vendor") == _VENDOR_ID:
             parts = (Part(),) * _n_tiles(drm, device)
             result.append(Card(pci_address=address, parts=parts, numa=numa_of(address, sys)))
     return tuple(sorted(result, key=lambda card: card.pci_address))
@@ -42,12 +42,5 @@ def _n_tiles(drm: Path, device: Path) -> int:
     if tiles := len(list(device.glob("tile[0-9]*"))):
         return tiles
     # Elsewhere a second one is the media engine of the only tile.
-    divided = _read(device / "device") in _PONTE_VECCHIO
+    divided = fact(device / "device") in _PONTE_VECCHIO
     return len(list((drm / "gt").glob("gt[0-9]*"))) or 1 if divided else 1
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
