@@ -66,6 +66,7 @@ def _tiles() -> NodeTopology:
 
 
 COMPOSITE, FLAT, COMBINED = ({"ZE_FLAT_DEVICE_HIERARCHY": name} for name in ("COMPOSITE", "FLAT", "COMBINED"))
+PCI_ORDER = {"ZE_ENABLE_PCI_ID_DEVICE_ORDER": "1"}
 
 
 @pytest.mark.parametrize(
@@ -89,9 +90,9 @@ def test_what_names_a_tile_follows_from_the_hierarchy(environ: dict[str, str], s
 def test_a_plan_calls_tiles_the_same_in_every_hierarchy() -> None:
     """ROOT.TILE; only the variables differ, and those of ROOT.TILE say which hierarchy they are for."""
     for environ, variables in (
-        (FLAT, {"ZE_AFFINITY_MASK": "2"}),
-        (COMPOSITE, {"ZE_AFFINITY_MASK": "1.0", "ZE_FLAT_DEVICE_HIERARCHY": "COMPOSITE"}),
-        (None, {"ZE_AFFINITY_MASK": "1.0", "ZE_FLAT_DEVICE_HIERARCHY": "COMPOSITE"}),  # of a recorded node
+        (FLAT, {"ZE_AFFINITY_MASK": "2"} | PCI_ORDER),
+        (COMPOSITE, {"ZE_AFFINITY_MASK": "1.0"} | COMPOSITE | PCI_ORDER),
+        (None, {"ZE_AFFINITY_MASK": "1.0"} | COMPOSITE | PCI_ORDER),  # of a recorded node
     ):
         node = _tiles() if environ is None else with_visible_gpus(_tiles(), environ)
         assert ("1.0", variables) == (gpu_ids(node)[2], dict(gpu_environment(node, (2,))))
@@ -234,8 +235,8 @@ def test_a_mask_that_makes_no_sense_is_refused(mask: str, message: str) -> None:
         ("NVIDIA", {"CUDA_VISIBLE_DEVICES": "GPU-bb33,GPU-cc"}, (1,), {"CUDA_VISIBLE_DEVICES": "GPU-cc"}),
         ("AMD", {"ROCR_VISIBLE_DEVICES": "1,3"}, (1,), {"ROCR_VISIBLE_DEVICES": "3", "HIP_VISIBLE_DEVICES": "0"}),
         ("AMD", {}, (2, 3), {"ROCR_VISIBLE_DEVICES": "2,3", "HIP_VISIBLE_DEVICES": "0,1"}),
-        ("Intel", {}, (2,), {"ZE_AFFINITY_MASK": "2"}),
-        ("Intel", {"ZE_AFFINITY_MASK": "3,1"}, (0,), {"ZE_AFFINITY_MASK": "1"}),
+        ("Intel", {}, (2,), {"ZE_AFFINITY_MASK": "2"} | PCI_ORDER),
+        ("Intel", {"ZE_AFFINITY_MASK": "3,1"}, (0,), {"ZE_AFFINITY_MASK": "1"} | PCI_ORDER),
         ("", {}, (0,), {}),
         ("NVIDIA", {}, (), {}),
     ],
@@ -243,6 +244,6 @@ def test_a_mask_that_makes_no_sense_is_refused(mask: str, message: str) -> None:
 def test_a_rank_sees_its_gpus(
     vendor: str, environ: dict[str, str], gpus: tuple[int, ...], variables: dict[str, str]
 ) -> None:
-    """By the scheduler's own word for each; indices of NVIDIA's in PCI order."""
+    """By the scheduler's own word for each; indices of NVIDIA's and Intel's in PCI order."""
     shown = with_visible_gpus(_node(vendor), environ)
     assert variables == dict(gpu_environment(shown, gpus))
