@@ -17,7 +17,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from rankmap.discovery.gpu_cards import Card, Part, fact, numa_of, pci_address
+from rankmap.discovery.gpu_cards import Card, Part, fact, failure, numa_of, pci_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,19 +33,29 @@ _KFD_VENDOR_ID: Final = 0x1002
 _WHOLE: Final = "SPX"
 
 
-def cards(sys: Path, *, load: Callable[[], Any] = lambda: import_module("amdsmi")) -> tuple[Card, ...]:
+def cards(
+    sys: Path,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    load: Callable[[], Any] = lambda: import_module("amdsmi"),
+) -> tuple[Card, ...]:
     """Return the cards that programs can use, in ROCr's order.
 
     Args:
         sys: Where sysfs is.
+        say: Called with what AMD SMI fails at.
         load: Returns the module amdsmi.
     """
     found = _from_kfd(sys) or _from_drm(sys)
     if not found:
         return ()
     said: dict[str, Part] = {}
-    with suppress(Exception):  # it may raise whatever it likes while it is loaded; sysfs has the rest
+    try:
         said = dict(_from_smi(load))
+    except ModuleNotFoundError:
+        pass
+    except Exception as error:  # noqa: BLE001 - it may raise whatever it likes while it is loaded; sysfs has the rest
+        say(failure(VENDOR, error))
     return tuple(_with_model(card, said.get(card.pci_address, Part())) for card in found)
 
 

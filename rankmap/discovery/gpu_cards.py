@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["Card", "Part", "fact", "merged", "numa_of", "pci_address"]
+__all__ = ["Card", "Part", "fact", "failure", "merged", "numa_of", "pci_address"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,11 @@ def pci_address(text: str) -> str:
         msg = f"{text!r} is no PCI address"
         raise ValueError(msg)
     return f"{int(domain, 16):04x}:{rest.lower()}"
+
+
+def failure(vendor: str, error: Exception, of: str = "") -> str:
+    """Return what to say of a vendor's library that failed, of one GPU where that is named."""
+    return f"{vendor}'s library{f' of GPU {of}' if of else ''} fails: {error} ({type(error).__name__})"
 
 
 def fact(path: Path) -> str:
