@@ -204,7 +204,7 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken],
     rule = _RULES[spec.map_by.pattern]
     sites = _sites(allocation, spec, taken)
     if spec.n_gpus > max(len(site.ground.gpus) for site in sites):
-        raise _too_few_gpus(spec, sites)
+        raise _too_few_gpus(spec, sites, allocation)
     if all(nic_room(spec, allocation.topology(site.node_index)) == 0 for site in sites):
         raise too_few_nics(spec, allocation.topology(sites[0].node_index), sites[0].host)
     try:
@@ -229,9 +229,12 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken],
     )
 
 
-def _too_few_gpus(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
+def _too_few_gpus(spec: LayoutSpec, sites: Sequence[Site], allocation: Allocation) -> RankmapError:
     """Return the error for ranks that want more GPUs than any node has."""
     most = max(len(site.ground.gpus) for site in sites)
+    shapes = [allocation.topology(site.node_index) for site in sites]
+    if remarks := [shape.gpu_remark for shape in shapes if shape.gpu_remark and not shape.gpus]:
+        return AllocationError(f"{spec}: {remarks[0]}", hint="or leave out what asks for GPUs")
     has = "no node has a free GPU"
     if most:
         has = f"no node has more than {counted(most, 'free GPU')}"
