@@ -19,7 +19,7 @@ from rankmap.mapping.automatic import automatic
 from rankmap.mapping.by_pattern import by_pattern
 from rankmap.mapping.dealing import Site
 from rankmap.mapping.extras import with_memory_and_threads
-from rankmap.mapping.gpus import gpu_room, with_gpus
+from rankmap.mapping.gpus import gpu_room, too_few_gpus, with_gpus
 from rankmap.mapping.listed import manual, rankfile, sequence
 from rankmap.mapping.nics import nic_room, too_few_nics, with_nics
 from rankmap.mapping.refusal import counted
@@ -204,7 +204,7 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken],
     rule = _RULES[spec.map_by.pattern]
     sites = _sites(allocation, spec, taken)
     if spec.n_gpus > max(len(site.ground.gpus) for site in sites):
-        raise _too_few_gpus(spec, sites, allocation)
+        raise too_few_gpus(spec, sites, allocation)
     if all(nic_room(spec, allocation.topology(site.node_index)) == 0 for site in sites):
         raise too_few_nics(spec, allocation.topology(sites[0].node_index), sites[0].host)
     try:
@@ -227,19 +227,6 @@ def _part(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken],
         nodes=tuple(nodes),
         unused=tuple(site for site in sites if site.node_index not in with_ranks),
     )
-
-
-def _too_few_gpus(spec: LayoutSpec, sites: Sequence[Site], allocation: Allocation) -> RankmapError:
-    """Return the error for ranks that want more GPUs than any node has."""
-    most = max(len(site.ground.gpus) for site in sites)
-    shapes = [allocation.topology(site.node_index) for site in sites]
-    if remarks := [shape.gpu_remark for shape in shapes if shape.gpu_remark and not shape.gpus]:
-        return AllocationError(f"{spec}: {remarks[0]}", hint="or leave out what asks for GPUs")
-    has = "no node has a free GPU"
-    if most:
-        has = f"no node has more than {counted(most, 'free GPU')}"
-    hint = f"ask for {counted(most, 'GPU')} at most" if most else "see `rankmap topo`; leave out what asks for GPUs"
-    return PlacementError(f"{spec}: {counted(spec.n_gpus, 'GPU')} for each rank, and {has}", hint=hint)
 
 
 def _completed(allocation: Allocation, spec: LayoutSpec, mapped: Mapped) -> Mapped:

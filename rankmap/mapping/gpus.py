@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankmap.devices import GPU_VARIABLES, gpu_environment, gpu_ids, is_instance, nearest
-from rankmap.errors import PlacementError
+from rankmap.errors import AllocationError, PlacementError, RankmapError
 from rankmap.layout_devices import GpuBind, GpuRule
 from rankmap.layout_parts import Pattern
 from rankmap.mapping.refusal import counted
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rankmap.layout import LayoutSpec
+    from rankmap.mapping.dealing import Site
     from rankmap.mapping.kinds import NodeKind
     from rankmap.placement import LocalPlacement
-    from rankmap.topology import NodeTopology
+    from rankmap.topology import Allocation, NodeTopology
 
-__all__ = ["gpu_room", "having", "with_gpus"]
+__all__ = ["gpu_room", "having", "too_few_gpus", "with_gpus"]
 
 
 def gpu_room(spec: LayoutSpec, n_gpus: int) -> int | None:
@@ -31,6 +32,19 @@ def gpu_room(spec: LayoutSpec, n_gpus: int) -> int | None:
     if spec.share_gpus or (spec.gpu_bind is not None and spec.gpu_bind.rule in {GpuRule.NONE, GpuRule.LIST}):
         return None
     return n_gpus * (spec.ranks_per_gpu or 1) // spec.n_gpus
+
+
+def too_few_gpus(spec: LayoutSpec, sites: Sequence[Site], allocation: Allocation) -> RankmapError:
+    """Return the error for ranks that want more GPUs than any node has."""
+    most = max(len(site.ground.gpus) for site in sites)
+    shapes = [allocation.topology(site.node_index) for site in sites]
+    if remarks := [shape.gpu_remark for shape in shapes if shape.gpu_remark and not shape.gpus]:
+        return AllocationError(f"{spec}: {remarks[0]}", hint="or leave out what asks for GPUs")
+    has = "no node has a free GPU"
+    if most:
+        has = f"no node has more than {counted(most, 'free GPU')}"
+    hint = f"ask for {counted(most, 'GPU')} at most" if most else "see `rankmap topo`; leave out what asks for GPUs"
+    return PlacementError(f"{spec}: {counted(spec.n_gpus, 'GPU')} for each rank, and {has}", hint=hint)
 
 
 def with_gpus(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: str) -> NodeKind:
