@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rankmap import explain, planner
 from rankmap.alternatives import alternatives
-from rankmap.cpuset import CpuSet
 from rankmap.discovery.accelerators import all_gpus
 from rankmap.discovery.machine import load_all, required_preset, this_host
 from rankmap.errors import RuntimeUnusableError, UsageError
+from rankmap.gpu_makers import of_one_maker
 from rankmap.replaying import replay
 from rankmap.requests import request
 from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from rankmap.alternatives import Alternative
+    from rankmap.cpuset import CpuSet
     from rankmap.placement import Plan
+    from rankmap.topology import NodeTopology
 
 __all__ = ["discover", "launch", "load", "plan", "whatif", "why"]
 
@@ -42,15 +44,22 @@ def discover(machine: str = "") -> Allocation:
         UsageError: There is no such preset.
         AllocationError: There is no libhwloc, or the runtime has other hosts than this one.
     """
-    preset = required_preset(machine) if machine else None
-    environ = preset.completed(os.environ) if preset is not None else os.environ
-    here = this_host(environ, kept=preset.reserved if preset is not None else CpuSet())
+    environ, here = _at_hand(machine)
     if not in_runtime(os.environ):
-        return Allocation.of(((os.uname().nodename, here),))
+        return Allocation.of(((os.uname().nodename, of_one_maker(here)),))
     from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
 
     nodes = [asdict(node) for node in dragon.live_nodes()]
     return live_allocation(nodes, host=os.uname().nodename, topology=here, environ=environ)[0]
+
+
+def _at_hand(machine: str) -> tuple[Mapping[str, str], NodeTopology]:
+    """Return the environment and this host, of the machine whose preset is named; errors as ``discover``."""
+    if not machine:
+        return os.environ, this_host(os.environ)
+    preset = required_preset(machine)
+    environ = preset.completed(os.environ)
+    return environ, this_host(environ, kept=preset.reserved)
 
 
 def load(*machines: str) -> Allocation:
@@ -178,6 +187,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
     timeout_s: float | None = None,
     kill_grace_s: float = 10.0,
     start_timeout_s: float = START_TIMEOUT_S,
+    machine: str = "",
 ) -> JobResult:
     """Run the application as planned, inside the Dragon runtime around this process, and return how it ended.
 
@@ -195,6 +205,8 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
         timeout_s: When the job is ended; None is never.
         kill_grace_s: How long the other ranks may go on after one has failed with an exit status.
         start_timeout_s: How long the job's first process in the runtime may take to start.
+        machine: The preset of the machine that this is: ranks get its variables where neither ``env`` nor this
+            process's environment has them.
 
     Raises:
         RankmapError: This process is in no runtime, or the job was refused before it started. Once it has started,
@@ -206,10 +218,11 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
     if not in_runtime(os.environ):
         msg = "rankmap.launch needs a Dragon runtime around this program"
         raise RuntimeUnusableError(msg, hint=f"start it with: dragon -s {sys.argv[0]}, or use `rankmap launch`")
+    environ, here = _at_hand(machine)
     return launch_job(
         commands,
         plan_for=lambda allocation: replay(plan, allocation),
-        topology=this_host(os.environ),
+        topology=here,
         reserve=plan.reserve,
         options=LaunchOptions(
             cwd=None if cwd is None else Path(cwd),
@@ -223,7 +236,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
             kill_grace_s=kill_grace_s,
             start_timeout_s=start_timeout_s,
         ),
-        environ=os.environ,
+        environ=environ,
         all_gpus=all_gpus,
         say=lambda _text: None,
     )

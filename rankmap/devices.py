@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from rankmap.assignment import assign
+from rankmap.cpuset import CpuSet
 from rankmap.layout_parts import Level
 from rankmap.processors import objects_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rankmap.cpuset import CpuSet
     from rankmap.topology import Gpu, Nic, NodeTopology
 
-__all__ = ["GPU_MASKS", "GPU_VARIABLES", "distance", "gpu_environment", "gpu_ids", "is_instance", "nearest"]
+__all__ = [
+    "GPU_MASKS",
+    "GPU_VARIABLES",
+    "distance",
+    "gpu_environment",
+    "gpu_ids",
+    "is_instance",
+    "near_cpus",
+    "nearest",
+]
 
 GPU_MASKS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 """The variables that say which GPUs a process sees."""
 
-GPU_VARIABLES = (*GPU_MASKS, "CUDA_DEVICE_ORDER", "ZE_FLAT_DEVICE_HIERARCHY")
+GPU_VARIABLES = (*GPU_MASKS, "CUDA_DEVICE_ORDER", "ZE_ENABLE_PCI_ID_DEVICE_ORDER", "ZE_FLAT_DEVICE_HIERARCHY")
 """These, and those that say what they mean: all that ``gpu_environment`` may set."""
 
 _SAME_DOMAIN, _SAME_PACKAGE, _ELSEWHERE = 10, 20, 40
@@ -51,10 +62,11 @@ def is_instance(gpu: Gpu) -> bool:
 def gpu_environment(topology: NodeTopology, gpus: Sequence[int]) -> tuple[tuple[str, str], ...]:
     """Return the variables with which a rank sees only these GPUs, given as positions in ``topology.gpus``.
 
-    NVIDIA's indices count in PCI order, so that order is asked for too. HIP counts what ROCr has left: all of it.
-    ROOT.TILE means a tile in one of Level Zero's hierarchies only, so that one is asked for.
+    NVIDIA's and Intel's indices are to count in PCI order, so that order is asked for too. HIP counts what ROCr has
+    left: all of it. ROOT.TILE means a tile in one of Level Zero's hierarchies only, so that one is asked for.
 
-    Source: as visible_gpus.py.
+    Source: as visible_gpus.py; oneAPI Level Zero specification, "Environment Variables",
+    ZE_ENABLE_PCI_ID_DEVICE_ORDER.
     """
     if not gpus:
         return ()
@@ -69,7 +81,7 @@ def gpu_environment(topology: NodeTopology, gpus: Sequence[int]) -> tuple[tuple[
             return (("ROCR_VISIBLE_DEVICES", shown), ("HIP_VISIBLE_DEVICES", ",".join(map(str, range(len(gpus))))))
         case "Intel":
             hierarchy = (("ZE_FLAT_DEVICE_HIERARCHY", "COMPOSITE"),) if "." in shown else ()
-            return (*hierarchy, ("ZE_AFFINITY_MASK", shown))
+            return (("ZE_ENABLE_PCI_ID_DEVICE_ORDER", "1"), *hierarchy, ("ZE_AFFINITY_MASK", shown))
         case _:
             return ()
 
@@ -107,13 +119,28 @@ def distance(topology: NodeTopology, device: Gpu | Nic, cpus: CpuSet) -> int:
     """
     if not device.cpus and not device.numa:
         return 0
-    if not device.cpus.isdisjoint(cpus):
-        return int(not any(device.cpus.issubset(cache) for cache in objects_of(topology, Level.L3CACHE)))
+    near = near_cpus(topology, device)
+    if not near.isdisjoint(cpus):
+        return int(not any(near.issubset(cache) for cache in objects_of(topology, Level.L3CACHE)))
     own = {i: d for i, d in enumerate(topology.numa_domains) if d.local and not d.cpus.isdisjoint(cpus)}
     if any(domain.os_index in device.numa for domain in own.values()):
         return 1
     theirs = [i for i, domain in enumerate(topology.numa_domains) if domain.os_index in device.numa]
     if topology.distances and own and theirs:
         return max(min(topology.distances[a][b] for a in own for b in theirs), _SAME_DOMAIN + 1)
-    near = [package.cpus for package in topology.packages if not package.cpus.isdisjoint(device.cpus)]
-    return _SAME_PACKAGE if any(not package.isdisjoint(cpus) for package in near) else _ELSEWHERE
+    homes = [package.cpus for package in topology.packages if not package.cpus.isdisjoint(near)]
+    return _SAME_PACKAGE if any(not package.isdisjoint(cpus) for package in homes) else _ELSEWHERE
+
+
+def near_cpus(topology: NodeTopology, device: Gpu | Nic, *, among: CpuSet | None = None) -> CpuSet:
+    """Return the CPUs that a device is close to: its own, else those of its NUMA domains; empty where nobody knows.
+
+    Args:
+        topology: The node.
+        device: One of its GPUs or NICs.
+        among: Where none of the device's own is one of these, its domains count too; None: all CPUs are.
+    """
+    if device.cpus and (among is None or not device.cpus.isdisjoint(among)):
+        return device.cpus
+    domains = (domain for domain in topology.numa_domains if domain.local and domain.os_index in device.numa)
+    return reduce(or_, (domain.cpus for domain in domains), CpuSet())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rankmap.placement import LocalPlacement, Plan
     from rankmap.topology import Nic, NodeTopology
 
-__all__ = ["high_speed", "nic_environment", "with_cxi_devices", "with_nic_mapping"]
+__all__ = ["NIC_VARIABLES", "high_speed", "nic_environment", "with_cxi_devices", "with_nic_mapping"]
 
 _FAST_NAME = re.compile(r"(?:hsi|hsn|cxi|ib)[a-z]*\d")
 """Interfaces of Slingshot (HPE, LLNL) and of IP over InfiniBand. Source: systemd.net-naming-scheme(7)."""
@@ -33,6 +33,16 @@ _SLINGSHOT = re.compile(r"(?:hsi|hsn|cxi)(\d+)")
 
 _NO_VERBS = ("cxi", "bxi")
 """RDMA devices that hwloc shows beside InfiniBand's, and that neither UCX nor NCCL know by name."""
+
+
+NIC_VARIABLES = (
+    "MPICH_OFI_NIC_POLICY",
+    "MPICH_OFI_NIC_MAPPING",
+    "FI_CXI_DEVICE_NAME",
+    "UCX_NET_DEVICES",
+    "NCCL_IB_HCA",
+)
+"""All that a rank with NICs may be given for them."""
 
 
 def high_speed(topology: NodeTopology) -> tuple[int, ...]:

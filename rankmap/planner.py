@@ -230,7 +230,7 @@ def _mapped(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken
     """Return the nodes that the request may use, and where its ranks go on them."""
     sites = _sites(allocation, spec, taken)
     if spec.n_gpus > max(len(site.ground.gpus) for site in sites):
-        raise too_few_gpus(spec, sites)
+        raise too_few_gpus(spec, sites, allocation)
     if all(nic_room(spec, allocation.topology(site.node_index)) == 0 for site in sites):
         raise too_few_nics(spec, allocation.topology(sites[0].node_index), sites[0].host)
     return sites, _RULES[spec.map_by.pattern](allocation, spec, sites)

@@ -6,18 +6,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
-from rankmap.devices import GPU_VARIABLES, gpu_environment, gpu_ids
+from rankmap.devices import GPU_VARIABLES, gpu_ids
 from rankmap.differences import differences, structural
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
 from rankmap.layout_memory import named_domains
+from rankmap.mapping.gpus import having
+from rankmap.nics import NIC_VARIABLES, high_speed, nic_environment, with_nic_mapping
 from rankmap.placement import Plan
 from rankmap.soundness import violations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rankmap.placement import NodeLayout
+    from rankmap.placement import LocalPlacement, NodeLayout
     from rankmap.topology import Allocation, Node, NodeTopology
 
 __all__ = ["replay"]
@@ -26,7 +28,7 @@ _MOST_LINES = 12
 
 
 def replay(plan: Plan, live: Allocation) -> Plan:
-    """Return the plan for the live nodes: every rank has the CPUs and GPUs that it was planned on.
+    """Return the plan for the live nodes: every rank has the CPUs, GPUs and NICs that it was planned on.
 
     Where the live nodes have the plan's host names, each host keeps its ranks. Where they have none of them, the
     hosts that have ranks are matched with the live ones in order, which must be of the same shapes; a note says so.
@@ -77,25 +79,29 @@ def replay(plan: Plan, live: Allocation) -> Plan:
 
 
 def _on_shape(layout: NodeLayout, shape_index: int, live: Allocation) -> NodeLayout:
-    """Return the layout for a live node, each rank with the variables that show it its GPUs there.
+    """Return the layout for a live node, each rank with the variables that show it its GPUs and NICs there.
 
-    What they are called follows from the mask in the environment, and it may be another one than planned in.
+    What GPUs are called follows from the mask in the environment, and it may be another one than planned in. NICs are
+    counted among those of the node, which may have others beside them.
+
+    Raises:
+        PlacementError: A rank cannot use its GPUs together there.
     """
     topology = live.shapes[shape_index]
+    host = next(node.host for node in live.nodes if node.shape_index == shape_index)
     ids = gpu_ids(topology)
-    ranks = tuple(
-        replace(
-            rank,
-            env=(
-                *gpu_environment(topology, [ids.index(gpu) for gpu in rank.gpus]),
-                *((name, value) for name, value in rank.env if name not in GPU_VARIABLES),
-            ),
-        )
-        if rank.gpus
-        else rank
-        for rank in layout.ranks
-    )
-    return replace(layout, shape_index=shape_index, ranks=ranks)
+    given = [tuple(ids.index(gpu) for gpu in rank.gpus) for rank in layout.ranks]
+    ranks = [_with_nics(rank, topology) for rank in having(layout.ranks, topology, given, host)]
+    return replace(layout, shape_index=shape_index, ranks=with_nic_mapping(topology, ranks))
+
+
+def _with_nics(rank: LocalPlacement, topology: NodeTopology) -> LocalPlacement:
+    """Return a rank with the variables that its NICs have on this node, after those of its GPUs as in a new plan."""
+    names = [nic.name for nic in topology.nics]
+    others = [(name, value) for name, value in rank.env if name not in NIC_VARIABLES]
+    n_of_gpus = sum(name in GPU_VARIABLES for name, _ in others)
+    nics = nic_environment(topology, [names.index(name) for name in rank.nics])
+    return replace(rank, env=(*others[:n_of_gpus], *nics, *others[n_of_gpus:]))
 
 
 def _does_not_fit(problems: Sequence[str]) -> PlacementError:
@@ -125,6 +131,7 @@ def _differences(planned: NodeTopology, live: NodeTopology, layout: NodeLayout, 
         yield f"another kind of node than planned for: {'; '.join(unlike)}"
         return
     allowed = CpuSet.of(domain.os_index for domain in live.numa_domains if domain.allowed)
+    nics = [live.nics[i].name for i in high_speed(live)]
     for i, local in enumerate(layout.ranks):
         if taken := named_domains(local.mem or "") - allowed:
             yield f"local rank {i} was planned with memory {local.mem}; NUMA domain {taken} is not allowed here"
@@ -132,6 +139,7 @@ def _differences(planned: NodeTopology, live: NodeTopology, layout: NodeLayout, 
             yield f"local rank {i} was planned on CPUs {local.cpus}; {absent} are not usable"
         if absent_gpus := [gpu for gpu in local.gpus if gpu not in gpu_ids(live)]:
             yield f"local rank {i} was planned with GPU {','.join(absent_gpus)}; there are {len(live.gpus)} GPUs"
-        if absent_nics := [name for name in local.nics if name not in {nic.name for nic in live.nics}]:
-            names = ", ".join(nic.name for nic in live.nics) or "none"
-            yield f"local rank {i} was planned with NIC {','.join(absent_nics)}; the NICs are {names}"
+        if absent_nics := [name for name in local.nics if name not in nics]:
+            names = ", ".join(nics) or "none"
+            what = f"NIC {','.join(absent_nics)}; the high-speed NICs with a link are {names}"
+            yield f"local rank {i} was planned with {what}"

@@ -190,7 +190,8 @@ class NodeTopology:
     domain, in the order of ``numa_domains`` (ACPI SLIT values, 10 is local), or is empty where unknown.
     ``usable`` are the PUs that a rank may be bound to, ``present`` all that hwloc knows: offline, disallowed and
     taken ones are in the difference. ``reserved`` are those of the usable that the site keeps for itself, as a preset
-    says: ranks get them only where they are asked for (``--reserve none``).
+    says: ranks get them only where they are asked for (``--reserve none``). ``gpu_remark`` says why GPUs that are there
+    are not among ``gpus``: a mask that makes no sense, or other makers; "" where there is nothing to say.
     """
 
     packages: tuple[Package, ...]
@@ -207,6 +208,7 @@ class NodeTopology:
     usable: CpuSet
     memory_bytes: int
     reserved: CpuSet = CpuSet()
+    gpu_remark: str = ""
 
     def restricted(self, usable: CpuSet) -> NodeTopology:
         """Return the same node on which only the given PUs (of those usable before) may be used."""

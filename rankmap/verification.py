@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rankmap.devices import GPU_MASKS, GPU_VARIABLES, gpu_ids
 from rankmap.report import Finding, RankReport, Report, Severity
 from rankmap.running import pages_finding, thread_findings
+from rankmap.visible_gpus import shown_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +68,7 @@ def _rank_report(
             **({"gpu_uuids": list(uuids)} if uuids else {}),
             "mem": planned.mem,
         },
-        observed=None if seen is None else _observed(seen, topology),
+        observed=None if seen is None else _observed(seen, topology, allocation.nodes[planned.node_index].gpu_uuids),
         findings=tuple(_findings(planned, topology, uuids, seen, of_threads)),
     )
 
@@ -82,14 +83,7 @@ def planned_uuids(planned: RankPlacement, allocation: Allocation) -> tuple[str, 
     return uuids if all(uuids) else ()
 
 
-def _observed(seen: Observation, topology: NodeTopology) -> dict[str, Any]:
-    # No variable set: every GPU is visible, which is none where the node has none.
-    gpus: list[str] | None = None if topology.gpus else []
-    variables = seen.variables or {}
-    mask = next((variables[name] for name in GPU_VARIABLES if name in variables), None)
-    if mask is not None:
-        names = dict(zip([gpu.token for gpu in topology.gpus], gpu_ids(topology), strict=True))
-        gpus = [names.get(token, token) for token in mask.split(",") if token]
+def _observed(seen: Observation, topology: NodeTopology, uuids: Sequence[str]) -> dict[str, Any]:
     return {
         "host": seen.host,
         "pid": seen.pid,
@@ -99,7 +93,7 @@ def _observed(seen: Observation, topology: NodeTopology) -> dict[str, Any]:
             for domain in topology.numa_domains
             if domain.local and not domain.cpus.isdisjoint(seen.cpus)
         ],
-        "gpus": gpus,
+        "gpus": shown_ids(topology, uuids, seen.variables or {}),
         **({} if seen.gpu_uuids is None else {"gpu_uuids": list(seen.gpu_uuids)}),
         "mem": seen.mem if seen.mem not in {"", "default"} else None,
         "threads": len(seen.threads),

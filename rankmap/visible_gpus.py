@@ -4,7 +4,7 @@ A scheduler masks GPUs with the same variables that a rank is given its own with
 
 * ``CUDA_VISIBLE_DEVICES``: indices or UUIDs. Indices count in PCI order only under ``CUDA_DEVICE_ORDER=PCI_BUS_ID``,
   which ranks are given beside them. An index of a GPU that is divided (MIG) is its first instance; the others have
-  UUIDs only.
+  UUIDs only. "NoDevFiles" is what older Slurm says to a job without GPUs.
 * ``ROCR_VISIBLE_DEVICES``: indices or UUIDs; ``HIP_VISIBLE_DEVICES`` then counts what that has left, as
   ``CUDA_VISIBLE_DEVICES`` does for HIP where it is not set.
 * ``ZE_AFFINITY_MASK``: under ``ZE_FLAT_DEVICE_HIERARCHY=COMPOSITE`` "zeDeviceGet returns all the devices that do not
@@ -15,18 +15,20 @@ A scheduler masks GPUs with the same variables that a rank is given its own with
 Source: CUDA C Programming Guide, "CUDA Environment Variables"; NVIDIA MIG User Guide, "CUDA Device Enumeration"; ROCm
 documentation, "GPU isolation techniques"; oneAPI Level Zero specification, "Environment Variables" (1.7, "Device
 Hierarchy", github.com/oneapi-src/level-zero-spec/pull/169; "Affinity Mask", .../issues/1); Intel, "Flattening GPU Tile
-Hierarchy"; hierarchy in other words: github.com/IntelPython/dpctl/pull/2137.
+Hierarchy"; hierarchy in other words: github.com/IntelPython/dpctl/pull/2137; Slurm 17.02,
+src/plugins/gres/gpu/gres_gpu.c.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Final
 
 from rankmap.devices import gpu_ids, is_instance
 from rankmap.errors import AllocationError
+from rankmap.gpu_makers import makers
 from rankmap.topology import Gpu
 
 if TYPE_CHECKING:
@@ -34,12 +36,13 @@ if TYPE_CHECKING:
 
     from rankmap.topology import NodeTopology
 
-__all__ = ["counted_gpus", "vendor_of", "with_visible_gpus"]
+__all__ = ["counted_gpus", "shown_ids", "vendor_of", "with_visible_gpus", "without_gpus"]
 
-_INDEX = re.compile(r"-?\d{1,9}", re.ASCII)
+_NEGATIVE = re.compile(r"-0*[1-9]\d{0,8}", re.ASCII)
 _CUDA, _ROCR, _HIP, _ZE = "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"
 _VENDORS: Final = {_CUDA: "NVIDIA", _ROCR: "AMD", _ZE: "Intel"}
 _COMPOSITE: Final = "COMPOSITE"
+_NONE_ALLOCATED: Final = "NoDevFiles"
 
 
 def vendor_of(variable: str) -> str:
@@ -50,18 +53,39 @@ def vendor_of(variable: str) -> str:
 def with_visible_gpus(topology: NodeTopology, environ: Mapping[str, str]) -> NodeTopology:
     """Return the node with the GPUs that this environment shows, in its order, each with what it is called (``token``).
 
+    A mask is for its maker's GPUs. Those of several makers come maker by maker; where all are hidden of the one that
+    comes first, there are none: somebody who hides the GPUs does not mean the processor's graphics.
+
     Args:
         topology: The node with all its GPUs.
         environ: The environment of the runtime that ranks will be started from, or of a rank.
 
     Raises:
-        AllocationError: A mask cannot be understood, or names a GPU that the node does not have.
+        AllocationError: A mask of that maker cannot be understood, or names a GPU that the node does not have.
     """
-    vendors = {gpu.vendor for gpu in topology.gpus}
-    if len(vendors) != 1:
-        return topology  # no GPUs, or of several makers, which no one variable masks
-    shown: list[Gpu]
-    match next(iter(vendors)):
+    shown: list[Gpu] = []
+    for number, maker in enumerate(makers(topology.gpus)):
+        own = replace(topology, gpus=tuple(gpu for gpu in topology.gpus if gpu.vendor == maker))
+        try:
+            left = _visible(own, maker, environ)
+        except AllocationError:
+            if number == 0:
+                raise
+            continue  # nobody is given these
+        if number == 0 and not left:
+            break
+        shown += left
+    return replace(topology, gpus=tuple(shown))
+
+
+def without_gpus(topology: NodeTopology, error: AllocationError) -> NodeTopology:
+    """Return the node for jobs that ask for no GPUs, as the masks in the environment make no sense; others are told."""
+    return replace(topology, gpus=(), gpu_remark=f"{error.message}; {error.hint}" if error.hint else error.message)
+
+
+def _visible(topology: NodeTopology, maker: str, environ: Mapping[str, str]) -> Sequence[Gpu]:
+    """Return what this environment shows of a node with GPUs of one maker; errors as ``with_visible_gpus``."""
+    match maker:
         case "NVIDIA":
             # Not in the order of hwloc's CUDA devices: under a mask it has numbered only those that are left.
             shown = _named(sorted(topology.gpus, key=_place))
@@ -69,13 +93,50 @@ def with_visible_gpus(topology: NodeTopology, environ: Mapping[str, str]) -> Nod
         case "AMD":
             shown, masks = _named(topology.gpus), (_ROCR, _hip_mask(environ))
         case "Intel":
-            return replace(topology, gpus=_intel(topology, environ))
+            return _intel(topology, environ)
         case _:
-            return topology
+            return topology.gpus
+    by = "there are"
     for variable in masks:
         if (text := environ.get(variable)) is not None:
-            shown = _masked(shown, variable, text)
-    return replace(topology, gpus=tuple(shown))
+            shown = _masked(shown, variable, text, by)
+            by = f"{variable} leaves"
+    return shown
+
+
+def shown_ids(topology: NodeTopology, uuids: Sequence[str], environ: Mapping[str, str]) -> list[str] | None:
+    """Return the GPUs that a rank's variables show, by what the plan calls them; None: all that there are.
+
+    A word of a mask that is none of the plan's stays as it is.
+
+    Args:
+        topology: The node, its GPUs as the plan has them.
+        uuids: Theirs; empty where none is known.
+        environ: The rank's variables.
+    """
+    vendor = topology.gpus[0].vendor if topology.gpus else ""
+    words = _shown_words(vendor or next((_VENDORS[name] for name in _VENDORS if name in environ), ""), environ)
+    if words is None:
+        return None if topology.gpus or topology.gpu_remark else []
+    ids = gpu_ids(topology)
+    named = [(gpu.token or name, name) for gpu, name in zip(topology.gpus, ids, strict=True)]
+    named += [(uuid, name) for uuid, name in zip(uuids, ids, strict=False) if uuid]
+    found: list[str] = []
+    for word in words:
+        found += [name for token, name in named if token == word or token.startswith(f"{word}.")] or [word]
+    return found
+
+
+def _shown_words(vendor: str, environ: Mapping[str, str]) -> list[str] | None:
+    """Return what the masks leave, in the words of the first of them; None where there is none."""
+    if vendor == "Intel":
+        return _words(environ, _ZE) or None  # an empty one is as good as none
+    if vendor != "AMD":
+        return _words(environ, _CUDA)
+    rocr, hip = _words(environ, _ROCR), _words(environ, _hip_mask(environ))
+    if rocr is None or hip is None:
+        return hip if rocr is None else rocr
+    return [rocr[int(word)] for word in takewhile(lambda word: word.isdecimal() and int(word) < len(rocr), hip)]
 
 
 def counted_gpus(vendor: str, ids: Sequence[str], environ: Mapping[str, str]) -> tuple[Gpu, ...]:
@@ -91,27 +152,35 @@ def counted_gpus(vendor: str, ids: Sequence[str], environ: Mapping[str, str]) ->
     """
     if vendor == "Intel":
         tokens = _counted_intel(ids, environ)
-    elif vendor == "AMD":
-        all_ids = [str(i) for i in range(len(ids))]
-        rocr, hip = _words(environ, _ROCR), _words(environ, _hip_mask(environ))
-        tokens = rocr if rocr is not None else all_ids
-        if hip is not None:
-            unknown = [word for word in hip if not word.isdecimal() or (rocr is not None and int(word) >= len(rocr))]
-            if unknown:
-                left = f"{_ROCR} leaves {len(tokens)} GPUs" if rocr is not None else "it counts GPUs"
-                msg = f"{_hip_mask(environ)}={','.join(hip)}: {unknown[0]!r} is none of them: {left}"
-                raise AllocationError(msg, hint=_HINT)
-            tokens = hip if rocr is None else [rocr[int(word)] for word in hip]
     else:
-        words = _words(environ, _CUDA)
+        if vendor == "AMD":
+            _check_hip(environ)
+        words = _shown_words(vendor, environ)
         tokens = words if words is not None else [str(i) for i in range(len(ids))]
     if len(tokens) < len(ids):
         msg = f"there are {len(ids)} {vendor} GPUs, and the mask in the environment names {','.join(tokens) or 'none'}"
-        raise AllocationError(msg, hint=_HINT)
+        raise AllocationError(msg, hint="unset it, or correct it")
     return tuple(Gpu(pci_address="", partition=i, vendor=vendor, token=tokens[i]) for i in range(len(ids)))
 
 
-_HINT: Final = "unset it, or correct it; UUIDs of NVIDIA GPUs are known where nvidia-ml-py is installed"
+def _check_hip(environ: Mapping[str, str]) -> None:
+    """Raise where HIP's mask names what it does not count; errors as ``counted_gpus``."""
+    variable = _hip_mask(environ)
+    rocr, hip = _words(environ, _ROCR), _words(environ, variable) or ()
+    for word in hip:
+        if not word.isdecimal() or (rocr is not None and int(word) >= len(rocr)):
+            left = f"{_ROCR} leaves {len(rocr)} GPUs" if rocr is not None else "it counts GPUs"
+            msg = f"{variable}={environ[variable]}: {word!r} is none of them: {left}"
+            raise AllocationError(msg, hint=_hint(variable, stacked=rocr is not None))
+
+
+def _hint(variable: str, *, stacked: bool = False) -> str:
+    """Return what to do about a mask; ``stacked``: it counts what another has left."""
+    if stacked:
+        return f"HIP counts what {_ROCR} leaves from 0: unset {variable}, or correct it"
+    if variable == _CUDA:
+        return "unset it, or correct it; UUIDs of NVIDIA GPUs are known where nvidia-ml-py is installed"
+    return "unset it, or correct it"
 
 
 def _hip_mask(environ: Mapping[str, str]) -> str:
@@ -119,13 +188,12 @@ def _hip_mask(environ: Mapping[str, str]) -> str:
 
 
 def _words(environ: Mapping[str, str], variable: str) -> list[str] | None:
-    """Return the words of a mask up to a negative number, the usual way to say: no more; None where it is not set."""
+    """Return the words of a mask up to one that says: no more, usually a negative number; None where it is not set."""
     text = environ.get(variable)
     if text is None:
         return None
     words = text.replace(" ", "").split(",") if text.strip() else []
-    ends = [i for i, word in enumerate(words) if _INDEX.fullmatch(word) and int(word) < 0]
-    return words[: ends[0]] if ends else words
+    return [*takewhile(lambda word: word != _NONE_ALLOCATED and not _NEGATIVE.fullmatch(word), words)]
 
 
 def _place(gpu: Gpu) -> tuple[list[int], int]:
@@ -149,15 +217,16 @@ def _counted(gpus: Sequence[Gpu]) -> list[Gpu]:
     return [next(of_card) for _, of_card in groupby(gpus, key=lambda gpu: gpu.pci_address)]
 
 
-def _masked(gpus: Sequence[Gpu], variable: str, text: str) -> list[Gpu]:
-    """Return what a mask leaves of these GPUs, which it counts from 0."""
+def _masked(gpus: Sequence[Gpu], variable: str, text: str, by: str) -> list[Gpu]:
+    """Return what a mask leaves of these GPUs, which it counts from 0; ``by`` says why they are these."""
     counted = _counted(gpus)
     by_name = dict(zip(map(str, range(len(counted))), counted, strict=True))
     found: list[Gpu] = []
     for word in _words({variable: text}, variable) or ():
         gpu = by_name.get(word) or _by_uuid(gpus, word)
         if gpu is None:
-            raise _unknown(variable, text, word, len(counted))
+            hint = _hint(variable, stacked=by.startswith(_ROCR))
+            raise _unknown(variable, text, word, f"{len(counted)} GPUs that {by}", hint)
         if gpu in found:
             msg = f"{variable}={text}: {word!r} is there twice"
             raise AllocationError(msg, hint="the vendor's runtime would show no GPU at all; correct it")
@@ -165,8 +234,8 @@ def _masked(gpus: Sequence[Gpu], variable: str, text: str) -> list[Gpu]:
     return found
 
 
-def _unknown(variable: str, text: str, word: str, n_gpus: int, hint: str = _HINT) -> AllocationError:
-    return AllocationError(f"{variable}={text}: {word!r} is none of the {n_gpus} GPUs that there are", hint=hint)
+def _unknown(variable: str, text: str, word: str, there: str, hint: str) -> AllocationError:
+    return AllocationError(f"{variable}={text}: {word!r} is none of the {there}", hint=hint)
 
 
 def _by_uuid(gpus: Sequence[Gpu], word: str) -> Gpu | None:
@@ -195,7 +264,7 @@ def _intel(topology: NodeTopology, environ: Mapping[str, str]) -> tuple[Gpu, ...
         if not meant:
             flat = "." in word and word in names
             hint = "ROOT.TILE is for ZE_FLAT_DEVICE_HIERARCHY=COMPOSITE: set that, or number the tiles from 0" * flat
-            raise _unknown(_ZE, text, word, len(tokens), hint or "unset it, or correct it")
+            raise _unknown(_ZE, text, word, f"{len(tokens)} GPUs that there are", hint or _hint(_ZE))
         wanted |= meant
     return tuple(gpu for gpu in shown if gpu.token in wanted)
 

@@ -21,6 +21,7 @@ class FakeGpu:
     """One GPU or MIG instance. ``mig`` None: it cannot be divided; a None in it: a place without an instance."""
 
     bus_id: str = ""
+    lost: bool = False
     uuid: str = ""
     name: str = "NVIDIA H100"
     memory: int | None = 80 << 30
@@ -54,7 +55,9 @@ class FakeNvml:
         return len(self.gpus)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> FakeGpu:  # noqa: N802
-        """Return the GPU itself."""
+        """Return the GPU itself, or fail as for one that has fallen off the bus."""
+        if self.gpus[index].lost:
+            raise NVMLError(15)  # GPU is lost
         return self.gpus[index]
 
     def nvmlDeviceGetPciInfo(self, handle: FakeGpu) -> SimpleNamespace:  # noqa: N802

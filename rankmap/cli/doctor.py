@@ -28,14 +28,15 @@ def doctor(ctx: click.Context, *, command: tuple[str, ...]) -> None:
     in the way of a launch, else 0.
     """
     libhwloc = ""
+    failures: list[str] = []
     try:
         library = hwloc.find(os.environ)
         libhwloc = f"API {'.'.join(map(str, library.api_version))} ({library.path})"
-        topology = this_host(os.environ)
+        topology = this_host(os.environ, say=failures.append)
     except RankmapError as error:
         checks = examine(command, topology=error, libhwloc=libhwloc, environ=os.environ)
     else:
-        checks = examine(command, topology=topology, libhwloc=libhwloc, environ=os.environ)
+        checks = examine(command, topology=topology, libhwloc=libhwloc, environ=os.environ, failures=failures)
     click.echo(tables.plain([_row(check) for check in checks]))
     ctx.exit(RuntimeUnusableError.exit_status if any(check.state is State.MISSING for check in checks) else 0)
 

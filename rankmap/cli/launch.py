@@ -19,6 +19,7 @@ from rankmap.discovery.accelerators import all_gpus
 from rankmap.discovery.machine import load, required_preset, this_host
 from rankmap.errors import RankmapError, UsageError
 from rankmap.exporters.report import table
+from rankmap.gpu_makers import of_one_maker
 from rankmap.planner import plan
 from rankmap.replaying import replay
 from rankmap.runtime.inside import wait_until_read
@@ -28,7 +29,7 @@ from rankmap.runtime.rank_output import require_writable
 from rankmap.runtime.session import in_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rankmap.layout import LayoutSpec
     from rankmap.placement import Plan
@@ -192,7 +193,8 @@ def launch(  # noqa: PLR0913 - one argument per option
     if saved is not None and len(saved.parts) != len(commands):
         msg = f"--plan is for a job of {len(saved.parts)} parts, and there are {len(commands)} applications"
         raise UsageError(msg, hint="write an application for each part, with `:` between them")
-    environ, topology = _machine_at_hand(machine)
+    say = _say if verbose else _nothing
+    environ, topology = _machine_at_hand(machine, say)
     options = LaunchOptions(
         cwd=cwd,
         set_env=_variables(env, unset),
@@ -215,7 +217,7 @@ def launch(  # noqa: PLR0913 - one argument per option
         options=options,
         environ=environ,
         all_gpus=all_gpus,
-        say=_say if verbose else _nothing,
+        say=say,
     )
     written = 0
     if report_file is not None:
@@ -228,14 +230,14 @@ def launch(  # noqa: PLR0913 - one argument per option
     ctx.exit(result.status or written)
 
 
-def _machine_at_hand(name: str | None) -> tuple[Mapping[str, str], NodeTopology]:
+def _machine_at_hand(name: str | None, say: Callable[[str], None]) -> tuple[Mapping[str, str], NodeTopology]:
     """Return the environment and this node, with what is published about the machine where it is named."""
     if name is None:
-        return os.environ, this_host(os.environ)
+        return os.environ, this_host(os.environ, say=say)
     preset = required_preset(name)
     environ = preset.completed(os.environ)
-    node = this_host(environ, kept=preset.reserved)
-    for what in differences(load(name, environ=environ).shapes[0], node, "published"):
+    node = this_host(environ, kept=preset.reserved, say=say)
+    for what in differences(load(name, environ=environ).shapes[0], of_one_maker(node), "published"):
         _say(f"note: this node is not as {preset.name} is published: {what}")
     return environ, node
 

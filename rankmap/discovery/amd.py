@@ -17,7 +17,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from rankmap.discovery.gpu_cards import Card, Part, numa_of, pci_address
+from rankmap.discovery.gpu_cards import Card, Part, fact, failure, numa_of, pci_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,19 +33,29 @@ _KFD_VENDOR_ID: Final = 0x1002
 _WHOLE: Final = "SPX"
 
 
-def cards(sys: Path, *, load: Callable[[], Any] = lambda: import_module("amdsmi")) -> tuple[Card, ...]:
+def cards(
+    sys: Path,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    load: Callable[[], Any] = lambda: import_module("amdsmi"),
+) -> tuple[Card, ...]:
     """Return the cards that programs can use, in ROCr's order.
 
     Args:
         sys: Where sysfs is.
+        say: Called with what AMD SMI fails at.
         load: Returns the module amdsmi.
     """
     found = _from_kfd(sys) or _from_drm(sys)
     if not found:
         return ()
     said: dict[str, Part] = {}
-    with suppress(Exception):  # it may raise whatever it likes while it is loaded; sysfs has the rest
+    try:
         said = dict(_from_smi(load))
+    except ModuleNotFoundError:
+        pass
+    except Exception as error:  # noqa: BLE001 - it may raise whatever it likes while it is loaded; sysfs has the rest
+        say(failure(VENDOR, error))
     return tuple(_with_model(card, said.get(card.pci_address, Part())) for card in found)
 
 
@@ -95,8 +105,8 @@ def _from_drm(sys: Path) -> list[Card]:
     result = []
     for device in sorted((sys / "class/drm").glob("card[0-9]*/device")):
         address = device.resolve().name
-        if _read(device / "vendor") == _VENDOR_ID and ":" in address:
-            unique_id, mode = _read(device / "unique_id"), _read(device / "current_compute_partition")
+        if fact(device / "vendor") == _VENDOR_ID and ":" in address:
+            unique_id, mode = fact(device / "unique_id"), fact(device / "current_compute_partition")
             uuid = f"GPU-{unique_id}" if unique_id.strip("0") and mode in {"", _WHOLE} else ""
             part = Part(uuid=uuid, memory_bytes=_vram_bytes(sys, address))
             result.append(Card(pci_address=address, parts=(part,), numa=numa_of(address, sys)))
@@ -104,15 +114,8 @@ def _from_drm(sys: Path) -> list[Card]:
 
 
 def _vram_bytes(sys: Path, address: str) -> int:
-    text = _read(sys / "bus/pci/devices" / address / "mem_info_vram_total")
+    text = fact(sys / "bus/pci/devices" / address / "mem_info_vram_total")
     return int(text) if text.isdecimal() else 0
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def _from_smi(load: Callable[[], Any]) -> Iterator[tuple[str, Part]]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["Card", "Part", "merged", "numa_of", "pci_address"]
+__all__ = ["Card", "Part", "fact", "failure", "merged", "numa_of", "pci_address"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +53,26 @@ def pci_address(text: str) -> str:
     return f"{int(domain, 16):04x}:{rest.lower()}"
 
 
+def failure(vendor: str, error: Exception, of: str = "") -> str:
+    """Return what to say of a vendor's library that failed, of one GPU where that is named."""
+    return f"{vendor}'s library{f' of GPU {of}' if of else ''} fails: {error} ({type(error).__name__})"
+
+
+def fact(path: Path) -> str:
+    """Return what a file of sysfs says, "" where there is none, or nothing that can be read."""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def numa_of(address: str, sys: Path) -> int | None:
     """Return the os index of the NUMA domain that Linux says a PCI device is in; None where it does not say.
 
     Source: Documentation/ABI/testing/sysfs-bus-pci, numa_node (-1: not known).
     """
-    try:
-        number = int((sys / "bus/pci/devices" / address / "numa_node").read_text())
-    except (OSError, ValueError):
-        return None
-    return number if number >= 0 else None
+    text = fact(sys / "bus/pci/devices" / address / "numa_node")
+    return int(text) if text.isdecimal() else None
 
 
 def merged(gpus: Sequence[Gpu], cards: Sequence[Card], *, vendor: str, domains: Iterable[OsIndex]) -> tuple[Gpu, ...]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rankmap.discovery.gpu_cards import Card, Part, numa_of
+from rankmap.discovery.gpu_cards import Card, Part, fact, numa_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["DEVICE", "VENDOR", "cards"]
@@ -22,17 +23,19 @@ _VENDOR_ID: Final = "0x8086"
 _PONTE_VECCHIO: Final = frozenset(f"0x{number:04x}" for number in range(0x0BD0, 0x0BDC))
 
 
-def cards(sys: Path) -> tuple[Card, ...]:
+def cards(sys: Path, *, say: Callable[[str], None] = lambda _: None) -> tuple[Card, ...]:
     """Return the cards that have a driver, in the order of their PCI addresses.
 
     Args:
         sys: Where sysfs is.
+        say: Not called: there is no library.
     """
+    del say
     result = []
     for drm in (sys / "class/drm").glob("card[0-9]*"):
         device = drm / "device"
         address = device.resolve().name
-        if ":" in address and _read(device / "vendor") == _VENDOR_ID:
+        if ":" in address and fact(device / "vendor") == _VENDOR_ID:
             parts = (Part(),) * _n_tiles(drm, device)
             result.append(Card(pci_address=address, parts=parts, numa=numa_of(address, sys)))
     return tuple(sorted(result, key=lambda card: card.pci_address))
@@ -42,12 +45,5 @@ def _n_tiles(drm: Path, device: Path) -> int:
     if tiles := len(list(device.glob("tile[0-9]*"))):
         return tiles
     # Elsewhere a second one is the media engine of the only tile.
-    divided = _read(device / "device") in _PONTE_VECCHIO
+    divided = fact(device / "device") in _PONTE_VECCHIO
     return len(list((drm / "gt").glob("gt[0-9]*"))) or 1 if divided else 1
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

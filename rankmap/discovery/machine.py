@@ -16,11 +16,12 @@ from rankmap.discovery.gpu_runtimes import counted
 from rankmap.discovery.hwloc_xml import parse
 from rankmap.discovery.preset_xml import preset_xml
 from rankmap.errors import AllocationError, UsageError
+from rankmap.gpu_makers import of_one_maker
 from rankmap.topology import Allocation, Node, NodeTopology
-from rankmap.visible_gpus import counted_gpus, with_visible_gpus
+from rankmap.visible_gpus import counted_gpus, with_visible_gpus, without_gpus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from rankmap.preset import Preset
 
@@ -110,6 +111,7 @@ def load_all(spec_texts: Iterable[str], *, environ: Mapping[str, str]) -> Alloca
     nodes: list[Node] = []
     for spec in [MachineSpec.parse(text) for text in spec_texts]:  # refuse bad text before reading any file
         topology = parse(machine_xml(spec, environ=environ), source=spec.name)
+        topology = of_one_maker(topology)
         if (preset := preset_of(spec.name)) is not None:
             topology = replace(topology, reserved=preset.reserved)
         shape_index = shapes.setdefault(topology, len(shapes))
@@ -168,27 +170,39 @@ def this_host_xml(environ: Mapping[str, str]) -> str:
     return hwloc.live_xml(environ)
 
 
-def this_host(environ: Mapping[str, str], *, kept: CpuSet = CpuSet()) -> NodeTopology:
-    """Return this host as a program in this environment has it; ``kept`` are CPUs that its site keeps for itself.
+def this_host(
+    environ: Mapping[str, str], *, kept: CpuSet = CpuSet(), say: Callable[[str], None] = lambda _: None
+) -> NodeTopology:
+    """Return this host as a program in this environment has it.
 
     Usable are the CPUs that its cgroup and this process's affinity mask both allow, and the NUMA domains that cgroup
-    and cpuset allow; GPUs that a mask hides are left out. Where only a vendor's run-time library knows of GPUs, nobody
-    knows which CPUs they are close to.
+    and cpuset allow; GPUs that a mask hides are left out, and all where a mask makes no sense (``gpu_remark``). They
+    may be of several makers (gpu_makers.py). Where only a vendor's run-time library knows of GPUs, nobody knows which
+    CPUs they are close to.
+
+    Args:
+        environ: The environment.
+        kept: CPUs that its site keeps for itself.
+        say: Called with what a vendor's library fails at.
 
     Raises:
-        AllocationError: There is no libhwloc, or it cannot read this host; or a mask of GPUs makes no sense.
+        AllocationError: There is no libhwloc, or it cannot read this host.
     """
-    topology = with_accelerators(parse(hwloc.live_xml(environ), source=_THIS_HOST))
-    if topology.gpus:
-        topology = with_visible_gpus(topology, environ)
-    else:
-        vendor, n_gpus = counted(environ)
-        if n_gpus:
-            ids = tuple(map(str, range(n_gpus)))
-            topology = replace(topology, gpus=counted_gpus(vendor, ids, environ))
+    topology = with_accelerators(parse(hwloc.live_xml(environ), source=_THIS_HOST), say=say)
+    try:
+        topology = _shown(topology, environ)
+    except AllocationError as error:
+        topology = without_gpus(topology, error)
     if (allowed := allowed_memory()) is not None:
         topology = topology.restricted_memory(allowed)
     return replace(topology.restricted(CpuSet.of(os.sched_getaffinity(0))), reserved=kept & topology.present)
+
+
+def _shown(topology: NodeTopology, environ: Mapping[str, str]) -> NodeTopology:
+    if topology.gpus:
+        return with_visible_gpus(topology, environ)
+    vendor, n_gpus = counted(environ)
+    return replace(topology, gpus=counted_gpus(vendor, tuple(map(str, range(n_gpus))), environ)) if n_gpus else topology
 
 
 def allowed_memory(status: Path = Path("/proc/self/status")) -> CpuSet | None:

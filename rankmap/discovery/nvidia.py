@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from rankmap.discovery.gpu_cards import Card, Part, numa_of, pci_address
+from rankmap.discovery.gpu_cards import Card, Part, failure, numa_of, pci_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,11 +25,17 @@ _MIG_ENABLED: Final = 1  # NVML_DEVICE_MIG_ENABLE
 _TO_GPU, _TO_SWITCH = 0, 2  # NVML_NVLINK_DEVICE_TYPE_GPU, _SWITCH
 
 
-def cards(sys: Path, *, load: Callable[[], Any] = lambda: import_module("pynvml")) -> tuple[Card, ...]:
-    """Return the cards in NVML's order, which is that of their PCI addresses.
+def cards(
+    sys: Path,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    load: Callable[[], Any] = lambda: import_module("pynvml"),
+) -> tuple[Card, ...]:
+    """Return the cards in NVML's order, which is that of their PCI addresses; without those that NVML has lost.
 
     Args:
         sys: Where sysfs is.
+        say: Called with each GPU that it fails at.
         load: Returns the module pynvml.
 
     Raises:
@@ -38,14 +44,20 @@ def cards(sys: Path, *, load: Callable[[], Any] = lambda: import_module("pynvml"
     nvml = load()
     nvml.nvmlInit()
     try:
-        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-        addresses = [pci_address(_text(nvml.nvmlDeviceGetPciInfo(handle).busId)) for handle in handles]
-        parts = {address: _parts(nvml, handle) for address, handle in zip(addresses, handles, strict=True)}
+        handles: dict[str, Any] = {}
+        parts: dict[str, tuple[Part, ...]] = {}
+        for index in range(nvml.nvmlDeviceGetCount()):
+            try:
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                address = pci_address(_text(nvml.nvmlDeviceGetPciInfo(handle).busId))
+                parts[address], handles[address] = _parts(nvml, handle), handle
+            except nvml.NVMLError as error:  # one that has fallen off the bus; the others go on
+                say(failure(VENDOR, error, of=str(index)))
         # Instances of a divided GPU reach no other GPU (MIG User Guide, "Application Considerations").
-        whole = {a: h for a, h in zip(addresses, handles, strict=True) if not any(part.token for part in parts[a])}
-        peers = _peers(nvml, whole)
+        peers = _peers(nvml, {a: handle for a, handle in handles.items() if not any(part.token for part in parts[a])})
         return tuple(
-            Card(pci_address=a, parts=parts[a], numa=numa_of(a, sys), peers=peers.get(a, ())) for a in addresses
+            Card(pci_address=a, parts=of_card, numa=numa_of(a, sys), peers=peers.get(a, ()))
+            for a, of_card in parts.items()
         )
     finally:
         with suppress(nvml.NVMLError):

@@ -54,6 +54,7 @@ def _block(hosts: str, n_hosts: int, shape: NodeTopology) -> str:
         *_packages(shape),
         *_unusable(shape),
         *_kinds(shape),
+        *([f"  {shape.gpu_remark}"] if shape.gpu_remark else []),
         "",
         _domains(shape),
     ]

@@ -8,14 +8,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rankmap.binding import bound
-from rankmap.devices import gpu_environment, gpu_ids, nearest
+from rankmap.devices import nearest
 from rankmap.errors import PlacementError
 from rankmap.hostlist import fold
 from rankmap.layout_parts import MapBy, Order, Pattern, RankBy
 from rankmap.mapping.beside import beside, placed_by
 from rankmap.mapping.dealing import alike, deal, enough_devices, rooms
 from rankmap.mapping.default import arrange
-from rankmap.mapping.gpus import require_usable_together
+from rankmap.mapping.gpus import having
 from rankmap.mapping.kinds import Kinds, NodeKind, placements
 from rankmap.mapping.refusal import counted, refusal, unit
 
@@ -119,16 +119,7 @@ def _set_kind(allocation: Allocation, spec: LayoutSpec, sets: LayoutSpec, site: 
         blocks = [site.ground.cpus(block) for block in whole]
         given = nearest(topology, topology.gpus, blocks, each=spec.map_by.gpus, free=site.ground.gpus)
         assert given is not None  # noqa: S101 - there was room
-        require_usable_together(topology, given, site.host)
-        ids = gpu_ids(topology)
-        ranks = tuple(
-            replace(
-                rank,
-                gpus=tuple(ids[gpu] for gpu in given[i // each]),
-                env=gpu_environment(topology, given[i // each]),
-            )
-            for i, rank in enumerate(ranks)
-        )
+        ranks = having(ranks, topology, [given[i // each] for i in range(len(ranks))], site.host)
     return NodeKind(
         ground=site.ground,
         chosen=tuple(chosen),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rankmap.devices import near_cpus
 from rankmap.layout_parts import Pattern
 from rankmap.mapping.apportion import proportional
 from rankmap.mapping.default import arrange, capacity
@@ -60,14 +61,11 @@ def _homes(
     ground: Ground, topology: NodeTopology, devices: Sequence[Gpu] | Sequence[Nic]
 ) -> list[tuple[set[int], int]] | None:
     """Return the homes in the order of their first processor, as positions, each with its number of devices."""
+    there = ground.cpus(range(len(ground.processors)))
     members: dict[tuple[int, ...], int] = {}
     for device in devices:
-        near = tuple(p for p, one in enumerate(ground.processors) if not one.cpus.isdisjoint(device.cpus))
-        if not near:
-            sets = [d.cpus for d in topology.numa_domains if d.local and d.os_index in device.numa]
-            near = tuple(
-                p for p, one in enumerate(ground.processors) if any(not one.cpus.isdisjoint(cpus) for cpus in sets)
-            )
+        cpus = near_cpus(topology, device, among=there)
+        near = tuple(p for p, one in enumerate(ground.processors) if not one.cpus.isdisjoint(cpus))
         if not near:
             return None
         members[near] = members.get(near, 0) + 1

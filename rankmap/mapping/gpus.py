@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rankmap.devices import gpu_environment, gpu_ids, is_instance, nearest
-from rankmap.errors import PlacementError
+from rankmap.devices import GPU_VARIABLES, gpu_environment, gpu_ids, is_instance, nearest
+from rankmap.errors import AllocationError, PlacementError, RankmapError
 from rankmap.layout_devices import GpuBind, GpuRule
 from rankmap.layout_parts import Pattern
 from rankmap.mapping.refusal import counted
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from rankmap.layout import LayoutSpec
     from rankmap.mapping.dealing import Site
     from rankmap.mapping.kinds import NodeKind
-    from rankmap.topology import NodeTopology
+    from rankmap.placement import LocalPlacement
+    from rankmap.topology import Allocation, NodeTopology
 
-__all__ = ["gpu_room", "require_usable_together", "too_few_gpus", "with_gpus"]
+__all__ = ["gpu_room", "having", "too_few_gpus", "with_gpus"]
 
 
 def gpu_room(spec: LayoutSpec, n_gpus: int) -> int | None:
@@ -42,9 +43,12 @@ def _is_open(spec: LayoutSpec) -> bool:
     return spec.n_ranks is None and spec.ranks_per_node is None and spec.map_by.pattern in in_turn
 
 
-def too_few_gpus(spec: LayoutSpec, sites: Sequence[Site]) -> PlacementError:
+def too_few_gpus(spec: LayoutSpec, sites: Sequence[Site], allocation: Allocation) -> RankmapError:
     """Return the error for ranks that want more GPUs than any node has."""
     most = max(len(site.ground.gpus) for site in sites)
+    shapes = [allocation.topology(site.node_index) for site in sites]
+    if remarks := [shape.gpu_remark for shape in shapes if shape.gpu_remark and not shape.gpus]:
+        return AllocationError(f"{spec}: {remarks[0]}", hint="or leave out what asks for GPUs")
     has = "no node has a free GPU"
     if most:
         has = f"no node has more than {counted(most, 'free GPU')}"
@@ -69,19 +73,23 @@ def with_gpus(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: st
         asked = f"{n_ranks} with {counted(spec.n_gpus, 'GPU')} each"
         msg = f"{asked} on {host}, which has {counted(len(kind.ground.gpus), 'free GPU')}"
         raise PlacementError(msg, hint="ask for fewer ranks or GPUs, or --share-gpus")
-    require_usable_together(topology, given, host)
-    ranks = [
-        replace(rank, gpus=tuple(ids[gpu] for gpu in gpus), env=gpu_environment(topology, gpus)) if hidden else rank
-        for rank, gpus in zip(kind.ranks, given, strict=True)
-    ]
+    ranks = having(kind.ranks, topology, given, host) if hidden else kind.ranks
     order = list(range(len(ranks)))
     if in_order:
         order.sort(key=lambda i: min(given[i]))
     return kind.with_ranks(ranks, order)
 
 
-def require_usable_together(topology: NodeTopology, given: Sequence[tuple[int, ...]], host: str) -> None:
-    """Raise unless one process can use all the GPUs that it is given, as positions in ``topology.gpus``.
+def having(
+    ranks: Sequence[LocalPlacement], topology: NodeTopology, given: Sequence[tuple[int, ...]], host: str
+) -> tuple[LocalPlacement, ...]:
+    """Return these ranks of a node with the GPUs that each is given, and the variables that show it those only.
+
+    Args:
+        ranks: The ranks.
+        topology: The node.
+        given: The GPUs of each, as positions in ``topology.gpus``.
+        host: The node's name.
 
     Raises:
         PlacementError: There is an instance of a divided GPU (MIG) among several: CUDA shows a process one only.
@@ -91,6 +99,18 @@ def require_usable_together(topology: NodeTopology, given: Sequence[tuple[int, .
             names = ",".join(gpu_ids(topology)[gpu] for gpu in gpus)
             msg = f"GPUs {names} of {host} for one rank: MIG instances, of which a CUDA process can use one only"
             raise PlacementError(msg, hint="--gpus-per-rank 1; or have MIG switched off (nvidia-smi -mig 0)")
+    ids = gpu_ids(topology)
+    return tuple(
+        replace(
+            rank,
+            gpus=tuple(ids[gpu] for gpu in gpus),
+            env=(
+                *gpu_environment(topology, gpus),
+                *((name, value) for name, value in rank.env if name not in GPU_VARIABLES),
+            ),
+        )
+        for rank, gpus in zip(ranks, given, strict=True)
+    )
 
 
 def _dealt(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, bind: GpuBind) -> Sequence[tuple[int, ...]] | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.assignment import assign
 from rankmap.cpuset import CpuSet
-from rankmap.devices import distance, gpu_ids, nearest
+from rankmap.devices import distance, gpu_ids, near_cpus, nearest
 from rankmap.errors import PlacementError
 from rankmap.layout_parts import Pattern
 from rankmap.mapping.refusal import counted
@@ -77,11 +77,9 @@ def with_nics(kind: NodeKind, topology: NodeTopology, spec: LayoutSpec, host: st
 def _places(kind: NodeKind, topology: NodeTopology) -> list[CpuSet]:
     """Return where each rank's data is: at the CPUs that its GPUs are close to, else (also if unknown) at its own."""
     position = {name: i for i, name in enumerate(gpu_ids(topology))}
-    local = {domain.os_index: domain.cpus for domain in topology.numa_domains if domain.local}
     places = []
     for rank, chosen in zip(kind.ranks, kind.chosen, strict=True):
-        gpus = [topology.gpus[position[name]] for name in rank.gpus]
-        close = [gpu.cpus or reduce(or_, (local.get(i, CpuSet()) for i in gpu.numa), CpuSet()) for gpu in gpus]
+        close = [near_cpus(topology, topology.gpus[position[name]]) for name in rank.gpus]
         places.append(reduce(or_, close, CpuSet()) or kind.ground.cpus(chosen))
     return places
 

@@ -43,7 +43,12 @@ class Check:
 
 
 def examine(
-    argv: Sequence[str], *, topology: NodeTopology | RankmapError, libhwloc: str, environ: Mapping[str, str]
+    argv: Sequence[str],
+    *,
+    topology: NodeTopology | RankmapError,
+    libhwloc: str,
+    environ: Mapping[str, str],
+    failures: Sequence[str] = (),
 ) -> list[Check]:
     """Return what there is on this host, for this application where one is named.
 
@@ -52,10 +57,11 @@ def examine(
         topology: This host's, or the error that reading it ended with.
         libhwloc: The libhwloc in use, "" where there is none.
         environ: The environment that the ranks would have.
+        failures: What the vendors' libraries of GPUs failed at.
     """
     checks = [_dragon(environ), _hwloc(topology, libhwloc), *_pmix_and_mpi(argv, environ), _shared_memory(environ)]
     if not isinstance(topology, RankmapError):
-        checks += [_cpus(topology), _gpus(topology)]
+        checks += [_cpus(topology), _gpus(topology, failures)]
     checks.append(_runtime(environ))
     return checks
 
@@ -139,10 +145,14 @@ def _cpus(topology: NodeTopology) -> Check:
     return Check(what="CPUs", state=State.OK, found=found)
 
 
-def _gpus(topology: NodeTopology) -> Check:
+def _gpus(topology: NodeTopology, failures: Sequence[str]) -> Check:
     names = [gpu.model or gpu.vendor or gpu.pci_address for gpu in topology.gpus]
     kinds = [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
-    return Check(what="GPUs", state=State.OK, found=", ".join(kinds) or "none that hwloc sees")
+    found = ", ".join(kinds) or topology.gpu_remark or "none that hwloc sees"
+    if topology.gpu_remark or failures:
+        todo = "jobs that ask for no GPUs run" if topology.gpu_remark else "see what nvidia-smi or amd-smi says"
+        return Check(what="GPUs", state=State.WARNING, found="\n".join([found, *failures]), todo=todo)
+    return Check(what="GPUs", state=State.OK, found=found)
 
 
 def _runtime(environ: Mapping[str, str]) -> Check:

@@ -88,6 +88,8 @@ class JobRequest:
         start_timeout_s: How long the runtime and the job's first process in it may take to start.
         verbose: Whether Dragon's own output is passed on to stderr.
         inherited_ranks: Variables with a rank number that is another's (rank_variables.py): each rank gets its own.
+        defaults: Variables of the machine for every rank, where neither plan nor user sets them: a runtime that is
+            around us was started without them.
     """
 
     plan_for: Callable[[Allocation], Plan]
@@ -108,6 +110,7 @@ class JobRequest:
     start_timeout_s: float = START_TIMEOUT_S
     verbose: bool = False
     inherited_ranks: frozenset[str] = frozenset()
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

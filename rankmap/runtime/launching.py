@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.errors import RuntimeUnusableError, UsageError
+from rankmap.gpu_makers import of_one_maker
 from rankmap.nics import with_cxi_devices
 from rankmap.runtime import application, mpi_library
 from rankmap.runtime.inside import InsideSession, require_libpmix
 from rankmap.runtime.job import START_TIMEOUT_S, JobRequest, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.libpmix import find_libpmix
-from rankmap.runtime.live_gpus import gpu_variables
+from rankmap.runtime.live_gpus import gpu_variables, understood
 from rankmap.runtime.memory_policies import require_mempolicy
 from rankmap.runtime.processes import require_pidfd
 from rankmap.runtime.rank_output import prepare_directory, require_descriptors, tell
@@ -103,7 +104,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         topology: This host's.
         reserve: PU os indices that ranks do not use and Dragon's services are bound to.
         options: How to run it.
-        environ: The caller's environment.
+        environ: The caller's environment, with the variables of its machine that it lacks.
         all_gpus: Returns a vendor's GPUs on this host, as they are when it is called.
         say: Called with each decision that ``-v`` shows.
 
@@ -115,7 +116,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         application.resolve(argv, cwd=options.cwd or Path(), environ=environ, set_env=options.set_env)
         for argv in commands
     ]
-    plan = plan_for(Allocation.of(((host, topology),)))
+    plan = plan_for(Allocation.of(((host, of_one_maker(topology)),)))
     inside = in_runtime(environ)
     libpmix = None if options.pmi in {Pmi.NONE, Pmi.CRAY} else find_libpmix(environ)
     path = str(libpmix.path) if libpmix else ""
@@ -144,7 +145,8 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             if inside:
                 return InsideSession.start(control, on_failure=wake)
             return Session.start(
-                control, environ=runtime_environment(environ, control=control, library_dirs=library_dirs)
+                control,
+                environ=runtime_environment(understood(environ, topology), control=control, library_dirs=library_dirs),
             )
 
         second = [
@@ -173,6 +175,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             reserve=reserve,
             gpu_variables=gpu_variables(environ),
             all_gpus=all_gpus,
+            defaults={name: value for name, value in environ.items() if name not in os.environ},
             verify=options.verify,
             watch_s=options.watch_s,
             output=options.output,

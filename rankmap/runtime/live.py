@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rankmap.cpuset import CpuSet
 from rankmap.devices import gpu_ids, is_instance
 from rankmap.errors import AllocationError
-from rankmap.runtime.live_gpus import agreed_gpus
+from rankmap.runtime.live_gpus import agreed_gpus, dragon_ids
 from rankmap.topology import Allocation, Node
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def live_allocation(
         environ: The environment that the runtime was started in, or of a program in it.
 
     Raises:
-        AllocationError: The runtime has other hosts than this one, or no CPU that both offer; or the masks of GPUs in
-            the environment make no sense.
+        AllocationError: The runtime has other hosts than this one, or no CPU that both offer.
     """
     if len(nodes) != 1:
         names = ", ".join(node["name"] for node in nodes)
@@ -47,7 +46,7 @@ def live_allocation(
         msg = f"{host}: Dragon may use CPUs {CpuSet.of(node['cpus'])}, hwloc allows {topology.usable}: none in common"
         raise AllocationError(msg, hint="check the cpuset of this job (taskset -p $$, /proc/self/status)")
     shape, uuids = agreed_gpus(both, node, environ).without_uuids()
-    live = Node(host=host, shape_index=0, gpu_ids=tuple(str(gpu) for gpu in node["gpus"]), gpu_uuids=uuids)
+    live = Node(host=host, shape_index=0, gpu_ids=dragon_ids(shape, node), gpu_uuids=uuids)
     return Allocation(shapes=(shape,), nodes=(live,)), {host: node["name"]}
 
 

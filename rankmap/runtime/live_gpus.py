@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rankmap.devices import GPU_VARIABLES, is_instance
-from rankmap.visible_gpus import counted_gpus, vendor_of
+from rankmap.devices import GPU_MASKS, GPU_VARIABLES, is_instance
+from rankmap.errors import AllocationError
+from rankmap.gpu_makers import integrated, of_one_maker
+from rankmap.visible_gpus import counted_gpus, vendor_of, without_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from rankmap.placement import Plan
     from rankmap.topology import Gpu, NodeTopology
 
-__all__ = ["agreed_gpus", "gpu_remark", "gpu_variables"]
+__all__ = ["agreed_gpus", "dragon_ids", "gpu_remark", "gpu_variables", "understood"]
 
 
 def gpu_variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -22,41 +24,72 @@ def gpu_variables(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[name] for name in GPU_VARIABLES if name in environ}
 
 
+def understood(environ: Mapping[str, str], topology: NodeTopology) -> dict[str, str]:
+    """Return the environment without masks that make no sense: on some of them Dragon ends its runtime.
+
+    Args:
+        environ: The caller's; the ranks get its variables of GPUs in any case.
+        topology: This host as it is in this environment.
+    """
+    senseless = bool(topology.gpu_remark) and not topology.gpus
+    return {name: value for name, value in environ.items() if not (senseless and name in GPU_MASKS)}
+
+
 def agreed_gpus(topology: NodeTopology, node: Mapping[str, Any], environ: Mapping[str, str]) -> NodeTopology:
     """Return the node with the GPUs that both know.
 
-    Where only Dragon knows of any, they are at no place that anybody knows. Where Dragon knows of none it has found no
-    library of the vendor's; it is not needed, because the ranks get their variables from rankmap. An instance of a
-    divided GPU (MIG) is one that Dragon cannot see: CUDA shows it the first.
+    They are of one maker (gpu_makers.py): where there are several, of that whose GPUs Dragon knows. Where only Dragon
+    knows of any, they are at no place that anybody knows, and none where the masks cannot be meant for them. Where
+    Dragon knows of none it has found no library of the vendor's; it is not needed, because the ranks get their
+    variables from rankmap. An instance of a divided GPU (MIG) is one that Dragon cannot see: CUDA shows it the first.
 
     Args:
         topology: As hwloc and the vendors' libraries have it, after the environment's masks.
         node: As Dragon reports it (runtime/dragon.py, LiveNode).
         environ: The environment that the runtime was started in.
-
-    Raises:
-        AllocationError: Only Dragon knows of GPUs, and the masks in the environment cannot be meant for them.
     """
     ids = [str(gpu) for gpu in node["gpus"]]
-    if not topology.gpus and ids:
-        return replace(topology, gpus=counted_gpus(vendor_of(node["gpu_variable"]), ids, environ))
-    if ids and len(ids) < len(topology.gpus) and not any(is_instance(gpu) for gpu in topology.gpus):
-        return replace(topology, gpus=topology.gpus[: len(ids)])
-    return topology
+    vendor = vendor_of(node["gpu_variable"])
+    mine = of_one_maker(topology, vendor)
+    if mine.gpu_remark and not mine.gpus:
+        return mine
+    if ids and all(vendor and gpu.vendor and gpu.vendor != vendor and integrated(gpu) for gpu in mine.gpus):
+        try:
+            return replace(mine, gpus=counted_gpus(vendor, ids, environ))
+        except AllocationError as error:
+            return without_gpus(mine, error)
+    known = len(dragon_ids(mine, node))
+    if known and known < len(mine.gpus) and not any(is_instance(gpu) for gpu in mine.gpus):
+        return replace(mine, gpus=mine.gpus[:known])
+    return mine
 
 
-def gpu_remark(plan: Plan, known: Sequence[Gpu], node: Mapping[str, Any]) -> str:
+def dragon_ids(topology: NodeTopology, node: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what Dragon calls the GPUs of a node that it knows; none where those that it knows are another maker's."""
+    vendor = vendor_of(node["gpu_variable"])
+    if any(vendor and gpu.vendor and gpu.vendor != vendor for gpu in topology.gpus):
+        return ()
+    return tuple(str(gpu) for gpu in node["gpus"])
+
+
+def gpu_remark(plan: Plan, known: NodeTopology, node: Mapping[str, Any]) -> str:
     """Return what the user has to know of a plan's GPUs, "" for nothing: not all agree, or nobody knows where they are.
 
     Args:
         plan: The plan for the live node.
-        known: Its GPUs as hwloc and the vendors' libraries have them.
+        known: The node as hwloc and the vendors' libraries have it.
         node: As Dragon reports it.
     """
     if not any(rank.gpus for layout in plan.layouts for rank in layout.ranks):
         return ""
-    n_dragon = len(node["gpus"])
-    if all(not gpu.pci_address for gpu in plan.allocation.topology(0).gpus):
+    planned = plan.allocation.topology(0)
+    mine = of_one_maker(known, vendor_of(node["gpu_variable"])).gpus
+    return "; ".join(text for text in (planned.gpu_remark, _disagreement(planned, mine, node)) if text)
+
+
+def _disagreement(planned: NodeTopology, known: Sequence[Gpu], node: Mapping[str, Any]) -> str:
+    n_dragon = len(dragon_ids(planned, node))
+    if all(not gpu.pci_address for gpu in planned.gpus):
         n_known = n_dragon or len(known)
         return (
             f"{n_known} GPUs here are known by their run-time library only: nobody knows which cores they are close to"

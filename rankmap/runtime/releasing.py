@@ -55,7 +55,7 @@ def release_all(ranks: Sequence[RankProcess], job: Job, output: RankOutput) -> N
             message = go(
                 application,
                 placement,
-                variables={JOB_VARIABLE: job.name, **own},
+                variables={**request.defaults, JOB_VARIABLE: job.name, **own},
                 gpu_variables=request.gpu_variables,
                 drop_paths=request.drop_paths,
                 slack_ns=job.slack_ns,

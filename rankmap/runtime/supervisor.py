@@ -250,7 +250,7 @@ class Supervisor:
             nodes, host=request.host, topology=request.topology, environ=request.gpu_variables
         )
         self.plan = plan = request.plan_for(allocation)
-        if remark := gpu_remark(plan, request.topology.gpus, nodes[0]):
+        if remark := gpu_remark(plan, request.topology, nodes[0]):
             self.say(remark)
         self.ranks = self.ending.ranks = [RankProcess(number) for number in range(plan.n_ranks)]
         targets, n_ranks = self._session.output_descriptors, plan.n_ranks

@@ -88,6 +88,33 @@ def test_ranks_that_ask_for_no_gpus_see_what_the_caller_sees(rankmap: Rankmap, a
     assert UNPLACED not in done.stderr
 
 
+def test_masks_that_make_no_sense_stop_only_those_that_ask_for_gpus(rankmap: Rankmap, amd: Path) -> None:
+    """Dragon alone would end its runtime on these, whatever is asked for; the ranks get them as the caller has them."""
+    masks = {"ROCR_VISIBLE_DEVICES": "6,7", "HIP_VISIBLE_DEVICES": "2,3"}
+    _, shown = launched(rankmap, amd, "-n", "1", **masks)
+    assert shown == ["0 none 6,7 2,3"]
+    words = ("-n", "1", "--gpus-per-rank", "1", "--pmi", "none", "--", "true")
+    refused = rankmap("launch", *words, env={"LD_LIBRARY_PATH": str(amd), **masks})
+    message = "HIP_VISIBLE_DEVICES=2,3: '2' is none of them: ROCR_VISIBLE_DEVICES leaves 2 GPUs"
+    assert (120, True) == (refused.status, message in refused.stderr)
+
+
+def test_a_rank_that_sees_another_gpu_than_planned_stops_the_job(
+    rankmap: Rankmap, nvidia: Path, tmp_path: Path
+) -> None:
+    """The user's own mask is that of rank 0: rank 1 would share its GPU."""
+    report = tmp_path / "report.json"
+    words = ("-n", "2", "--gpus-per-rank", "1", "--oversubscribe", "--pmi", "none", "--report", str(report))
+    environ = {"LD_LIBRARY_PATH": str(nvidia)}
+    done = rankmap("launch", *words, "--env", "CUDA_VISIBLE_DEVICES=0", "--", "sleep", "60", env=environ)
+    assert done.status == 125, done.stderr
+    assert done.seconds < 50
+    ranks = json.loads(report.read_text())["ranks"]
+    found = [[(f["slug"], f["expected"], f["observed"]) for f in rank["findings"]] for rank in ranks]
+    assert found == [[], [("gpus-differ", "CUDA_VISIBLE_DEVICES=1", "CUDA_VISIBLE_DEVICES=0")]]
+    assert [rank["observed"]["gpus"] for rank in ranks] == [["0"], ["0"]]
+
+
 def test_gpus_that_are_not_there_are_refused_before_dragon_starts(rankmap: Rankmap, nvidia: Path) -> None:
     """Dragon alone would drop GPU 3 of a mask of three in silence, and start a rank that asks for a fifth with all."""
     environ = {"LD_LIBRARY_PATH": str(nvidia), "CUDA_VISIBLE_DEVICES": "4,5,7"}

@@ -24,11 +24,12 @@ PROGRAM = """
 import json, os, sys
 import rankmap
 
-allocation = rankmap.discover()
+allocation = rankmap.discover("aurora")
 plan = rankmap.plan(allocation, n_ranks=2, oversubscribe=True)
 policies = plan.policies()
-result = rankmap.launch(plan, [sys.executable, "-c", "from mpi4py import MPI; MPI.COMM_WORLD.Barrier(); "
-                               "raise SystemExit(4 if MPI.COMM_WORLD.rank == 1 else 0)"])
+app = ("import os; from mpi4py import MPI; MPI.COMM_WORLD.Barrier(); "
+       "raise SystemExit(4 if MPI.COMM_WORLD.rank == 1 else os.environ['ZE_ENABLE_PCI_ID_DEVICE_ORDER'] != '1')")
+result = rankmap.launch(plan, [sys.executable, "-c", app], machine="aurora")
 with open(sys.argv[1], "w") as file:
     json.dump({
         "host": allocation.nodes[0].host,
@@ -59,13 +60,17 @@ def test_the_command_uses_the_runtime_around_it(libpmix: Mapping[str, str], tmp_
 
 
 def test_output_is_complete_although_dragon_loses_its_own(libpmix: Mapping[str, str]) -> None:
-    """200,000 lines arrive from inside a runtime, whose own pipes would lose the end of them."""
-    command = f"{sys.executable} -c 'for i in range(200_000): print(i)'"
+    """200,000 lines arrive from inside a runtime, whose own pipes would lose the end of them.
+
+    The runtime was started without the machine's variables; the rank has them all the same.
+    """
+    command = f"echo $ZE_ENABLE_PCI_ID_DEVICE_ORDER; {sys.executable} -c 'for i in range(200_000): print(i)'"
     done = run(
-        DRAGON, "-s", RANKMAP, "launch", "-n", "1", "--pmi", "none", "--", "sh", "-c", command, env=libpmix
+        DRAGON, "-s", RANKMAP, "launch", "-n", "1", "--oversubscribe", "--pmi", "none", "--machine", "aurora",
+        "--", "sh", "-c", command, env=libpmix,
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if not line.startswith("+++")]
-    assert [str(i) for i in range(200_000)] == lines
+    assert ["1", *(str(i) for i in range(200_000))] == lines
 
 
 def test_a_runtime_that_cannot_start_mpi_ranks_is_told_so() -> None:
@@ -77,7 +82,10 @@ def test_a_runtime_that_cannot_start_mpi_ranks_is_told_so() -> None:
 
 
 def test_the_python_api_plans_and_launches(libpmix: Mapping[str, str], tmp_path: Path) -> None:
-    """discover, plan, policies, templates and launch work in a program under Dragon; the result says how it ended."""
+    """discover, plan, policies, templates and launch work in a program under Dragon; the result says how it ended.
+
+    The ranks have the machine's variables, which the runtime has not.
+    """
     program, answer = tmp_path / "program.py", tmp_path / "answer.json"
     program.write_text(PROGRAM)
     done = run(DRAGON, "-s", str(program), str(answer), env=libpmix)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +14,7 @@ from rankmap.topology import Gpu, OsIndex
 from tests.topologies_made import made, with_gpus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rankmap.topology import NodeTopology
@@ -31,14 +32,14 @@ class Says:
     VENDOR: str = "NVIDIA"
     DEVICE: str = "nvidiactl"
     n_asked: int = 0
+    breaks: Exception = field(default_factory=lambda: RuntimeError("NVML Shared Library Not Found"))
 
-    def cards(self, sys: Path) -> tuple[Card, ...]:
+    def cards(self, sys: Path, *, say: Callable[[str], None]) -> tuple[Card, ...]:
         """Return the cards."""
-        del sys
+        del sys, say
         self.n_asked += 1
         if self.cards_ is None:
-            msg = "NVML Shared Library Not Found"
-            raise RuntimeError(msg)
+            raise self.breaks
         return self.cards_
 
 
@@ -147,3 +148,13 @@ def test_what_is_no_address_is_refused() -> None:
     """Rather than matched with nothing."""
     with pytest.raises(ValueError, match="no PCI address"):
         pci_address("MIG-1")
+
+
+def test_a_library_that_fails_is_told_of(tmp_path: Path) -> None:
+    """Planning goes on without its facts; one that is not installed is nothing to talk about."""
+    said: list[str] = []
+    with_accelerators(NVIDIA, sys=tmp_path, dev=tmp_path, sources=(Says(None),), say=said.append)
+    assert said == ["NVIDIA's library fails: NVML Shared Library Not Found (RuntimeError)"]
+    missing = Says(None, breaks=ModuleNotFoundError("No module named 'pynvml'"))
+    with_accelerators(NVIDIA, sys=tmp_path, dev=tmp_path, sources=(missing,), say=said.append)
+    assert len(said) == 1

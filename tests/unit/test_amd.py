@@ -132,14 +132,16 @@ def test_amd_smi_adds_models_and_memory(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_broken_amd_smi_takes_nothing_away(tmp_path: Path) -> None:
-    """It raises KeyError while it is imported where its library is missing."""
+    """It raises KeyError while it is imported where its library is missing; that is told."""
 
     def load() -> Any:  # noqa: ANN401
         msg = "libamd_smi.so"
         raise KeyError(msg)
 
     kfd(tmp_path, gpu(0x100, 1))
-    assert len(amd.cards(tmp_path, load=load)) == 1
+    said: list[str] = []
+    assert len(amd.cards(tmp_path, say=said.append, load=load)) == 1
+    assert said == ["AMD's library fails: 'libamd_smi.so' (KeyError)"]
 
 
 def test_no_gpus_no_questions(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankmap.cpuset import CpuSet
-from rankmap.devices import nearest
+from rankmap.devices import distance, near_cpus, nearest
 from tests.topologies_made import made, with_caches, with_gpus
 
 if TYPE_CHECKING:
@@ -69,3 +69,22 @@ def test_gpus_that_are_nowhere_are_given_in_order() -> None:
     """Where nobody knows what is close, numbers decide."""
     assert ((0,), (1,)) == _given(with_gpus(NODE, None, None), "4-5", "0-1")
     assert ((1,), (0,)) == _given(with_gpus(NODE, None, 2), "4-5", "0-1")
+
+
+def test_a_gpu_of_which_only_the_domain_is_known_is_near_its_package() -> None:
+    """Without NUMA distances: nearer to the other domain of its own package than to another package."""
+    node = with_gpus(NODE, 0)
+    numa_only = replace(node, gpus=(replace(node.gpus[0], cpus=CpuSet()),))
+    for one in (node, numa_only):
+        blocks = (CpuSet.parse(block) for block in ("0-1", "2-3", "4-5"))
+        assert [1, 20, 40] == [distance(one, one.gpus[0], block) for block in blocks]
+
+
+def test_a_device_is_close_to_its_own_cpus_or_to_those_of_its_domains() -> None:
+    """The latter too where others have all of its own; nobody knows it of one without either."""
+    node = with_gpus(NODE, 0, 1, None)
+    own, numa_only, unknown = node.gpus
+    own = replace(own, cpus=CpuSet.of([0]))
+    numa_only = replace(numa_only, cpus=CpuSet())
+    assert ["0", "2-3", ""] == [str(near_cpus(node, gpu)) for gpu in (own, numa_only, unknown)]
+    assert ["0", "0-1"] == [str(near_cpus(node, own, among=CpuSet.parse(cpus))) for cpus in ("0-7", "1-7")]

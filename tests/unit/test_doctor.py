@@ -67,6 +67,14 @@ def test_gpus_are_counted_by_model(environ: dict[str, str]) -> None:
     assert found["GPUs"].found == "2 x A100, 1 x AMD, 1 x 0:4"
 
 
+def test_masks_that_make_no_sense_and_libraries_that_fail_are_worth_a_look(environ: dict[str, str]) -> None:
+    """Neither is in the way of a job without GPUs."""
+    masked = replace(NODE, gpu_remark="CUDA_VISIBLE_DEVICES=9: no such GPU")
+    found = examine(("sh",), topology=masked, libhwloc="", environ=environ, failures=["NVML is broken"])
+    (gpus,) = [check for check in found if check.what == "GPUs"]
+    assert (State.WARNING, "CUDA_VISIBLE_DEVICES=9: no such GPU\nNVML is broken") == (gpus.state, gpus.found)
+
+
 def test_a_missing_libpmix_is_in_the_way_and_the_rest_is_still_looked_at(environ: dict[str, str]) -> None:
     """One thing missing hides no other."""
     found = checks("sh", environ={**environ, "RANKMAP_LIBPMIX": "/nope"})

@@ -13,7 +13,7 @@ import pytest
 from rankmap.cpuset import CpuSet
 from rankmap.devices import distance, gpu_ids, nearest
 from rankmap.discovery.machine import load
-from rankmap.errors import PlacementError, UsageError
+from rankmap.errors import AllocationError, PlacementError, UsageError
 from rankmap.planner import plan
 from rankmap.requests import request
 from tests.topologies_made import allocation, made, with_caches, with_gpus
@@ -118,6 +118,14 @@ def test_words_that_cannot_be_understood_are_refused(words: dict[str, object], m
     with pytest.raises(UsageError) as refused:
         request(**words)  # type: ignore[arg-type]
     assert message in refused.value.message
+
+
+def test_a_mask_that_makes_no_sense_is_refused_where_gpus_are_asked_for() -> None:
+    """Named; other jobs run."""
+    node = replace(NODE, gpus=(), gpu_remark="CUDA_VISIBLE_DEVICES=9: '9' is none of the 4 GPUs that there are")
+    with pytest.raises(AllocationError, match="--gpus-per-rank 1: CUDA_VISIBLE_DEVICES=9: '9' is none of the 4 GPUs"):
+        _placed(node, gpus_per_rank=1)
+    assert [""] * 2 == [gpus for _, gpus in _placed(node, n_ranks=2)]
 
 
 def test_tiles_have_their_root_in_front() -> None:

@@ -49,3 +49,10 @@ def test_cards_are_in_pci_order_and_of_intel_only(tmp_path: Path) -> None:
     card(tmp_path, 1, "0000:9a:00.0")
     card(tmp_path, 2, "0000:18:00.0")
     assert ["0000:18:00.0", "0000:9a:00.0"] == [found.pci_address for found in intel.cards(tmp_path)]
+
+
+def test_a_file_that_is_no_text_says_nothing(tmp_path: Path) -> None:
+    """A device that has fallen off the bus reads as all ones; the others stay."""
+    card(tmp_path, 0, "0000:18:00.0")
+    (card(tmp_path, 1, "0000:42:00.0") / "device" / "vendor").write_bytes(b"\xff\xff")
+    assert ["0000:18:00.0"] == [one.pci_address for one in intel.cards(tmp_path)]

@@ -205,7 +205,7 @@ def test_nics_are_shown_where_ranks_have_some() -> None:
 def test_a_plan_for_nics_that_are_gone_is_refused() -> None:
     """With their names and those that there are."""
     saved = plan(allocation(NODE), request(n_ranks=4, nics_per_rank=1))
-    with pytest.raises(PlacementError, match=r"planned with NIC hsn3; the NICs are hsn0, hsn1, hsn2"):
+    with pytest.raises(PlacementError, match=r"with NIC hsn3; the high-speed NICs with a link are hsn0, hsn1, hsn2"):
         replay(saved, allocation(replace(NODE, nics=NODE.nics[:3])))
 
 

@@ -71,6 +71,15 @@ def test_peers_are_linked_directly_or_by_switches(tmp_path: Path) -> None:
     ]
 
 
+def test_one_lost_gpu_costs_nothing_of_the_others(tmp_path: Path) -> None:
+    """It is told of, and no program can use it."""
+    said: list[str] = []
+    nvml = FakeNvml(FakeGpu(bus_id=A, uuid="GPU-1"), FakeGpu(bus_id=B, lost=True), FakeGpu(bus_id=C, uuid="GPU-3"))
+    cards = nvidia.cards(tmp_path, say=said.append, load=lambda: nvml)
+    assert [part.uuid for card in cards for part in card.parts] == ["GPU-1", "GPU-3"]
+    assert (["NVIDIA's library of GPU 1 fails: 15 (NVMLError)"], 0) == (said, nvml.n_open)
+
+
 def test_a_library_that_fails_says_so(tmp_path: Path) -> None:
     """The caller (accelerators.py) goes on without facts."""
     with pytest.raises(NVMLError):

@@ -13,7 +13,7 @@ from rankmap.planner import plan
 from rankmap.replaying import replay
 from rankmap.requests import request
 from rankmap.topology import Allocation, NodeTopology
-from tests.topologies_made import made, with_caches, with_gpus
+from tests.topologies_made import made, with_caches, with_gpus, with_nics
 
 NODE = made([[4], [4]], smt=2)
 OTHER = made([[8]], smt=2)
@@ -131,3 +131,48 @@ def test_many_differences_are_cut_short() -> None:
     saved = plan(live(*hosts), request(ranks_per_node=2))
     with pytest.raises(PlacementError, match="and 8 more"):
         replay(saved, live(*((host, OTHER) for host, _ in hosts)))
+
+
+def test_instances_that_one_process_cannot_use_together_are_refused() -> None:
+    """Planned with two whole GPUs for a rank, and they have been divided (MIG) since."""
+    bare = with_gpus(NODE, 0, 0)
+    saved = plan(live(("n0", bare)), request(n_ranks=1, gpus_per_rank=2))
+    divided = replace(bare, gpus=tuple(replace(g, token=f"MIG-{i}") for i, g in enumerate(bare.gpus)))
+    with pytest.raises(PlacementError, match="GPUs 0,1 of m0 for one rank: MIG instances"):
+        replay(saved, live(("m0", divided)))
+
+
+def test_nics_are_counted_among_those_of_the_live_node() -> None:
+    """Cray MPICH's numbers and UCX's ports are those of now; what says nothing about NICs stays, in its order."""
+    then = with_nics(with_gpus(NODE, 0, 1), 0, 1, name="hsn{}")
+    words = {"n_ranks": 2, "gpus_per_rank": 1, "nics_per_rank": 1, "threads_per_rank": 1}
+    saved = plan(
+        live(("n0", replace(then, nics=tuple(replace(n, name=f"hsn{i + 1}") for i, n in enumerate(then.nics))))),
+        request(**words),  # type: ignore[arg-type]
+    )
+    now = with_nics(with_gpus(NODE, 0, 1), None, 0, 1)
+    mappings = [
+        [dict(rank.env)["MPICH_OFI_NIC_MAPPING"] for rank in p.ranks] for p in (saved, replay(saved, live(("n0", now))))
+    ]
+    assert mappings == [["0:0; 1:1"] * 2, ["1:0; 2:1"] * 2]
+    assert saved.layouts == replay(saved, saved.allocation).layouts
+
+
+def test_the_port_of_a_nic_is_that_of_now() -> None:
+    """InfiniBand's: the same interface may be another port of another device."""
+    then = with_nics(NODE, 0, name="ib{}", fabric="mlx5_{}")
+    saved = plan(live(("n0", then)), request(n_ranks=1, nics_per_rank=1))
+    now = replace(then, nics=(replace(then.nics[0], fabric="mlx5_3", port=2),))
+    (rank,) = replay(saved, live(("n0", now))).ranks
+    assert rank.env == (("UCX_NET_DEVICES", "mlx5_3:2"), ("NCCL_IB_HCA", "=mlx5_3:2"))
+
+
+@pytest.mark.parametrize("lost", ["down", "slow"])
+def test_a_nic_that_no_rank_can_be_given_now_is_refused(lost: str) -> None:
+    """Its port is down, or it is not of the high-speed network; what there is is named."""
+    then = with_nics(NODE, 0, 1)
+    saved = plan(live(("n0", then)), request(n_ranks=2, nics_per_rank=1))
+    first, second = then.nics
+    now = (replace(first, linked=False), second) if lost == "down" else (replace(first, name="eth0"), second)
+    with pytest.raises(PlacementError, match="planned with NIC hsn0; the high-speed NICs with a link are hsn1"):
+        replay(saved, live(("n0", replace(then, nics=now))))

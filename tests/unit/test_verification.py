@@ -183,6 +183,13 @@ def test_services_are_passed_on() -> None:
     assert verify(TWO_NODES, {}, services=services).services == tuple(services)
 
 
+def test_what_only_says_the_order_of_gpus_is_no_mask() -> None:
+    """A rank with these variables sees all that there are."""
+    orders = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "ZE_FLAT_DEVICE_HIERARCHY": "COMPOSITE"}
+    seen = {0: replace(as_planned(WITH_GPU)[0], variables=orders)}
+    assert (verify(WITH_GPU, seen).ranks[0].observed or {})["gpus"] is None
+
+
 def test_other_gpus_than_planned_are_an_error() -> None:
     """Another value, or none; before the application is started nothing is said."""
     seen = as_planned(WITH_GPU)

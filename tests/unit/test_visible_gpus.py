@@ -9,7 +9,7 @@ import pytest
 
 from rankmap.devices import gpu_environment, gpu_ids
 from rankmap.errors import AllocationError
-from rankmap.visible_gpus import counted_gpus, vendor_of, with_visible_gpus
+from rankmap.visible_gpus import counted_gpus, shown_ids, vendor_of, with_visible_gpus
 from tests.topologies_made import made, with_gpus
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def _node(vendor: str, n_gpus: int = 4) -> NodeTopology:
         ("NVIDIA", {"CUDA_VISIBLE_DEVICES": " 3 "}, ["3"]),
         ("NVIDIA", {"CUDA_VISIBLE_DEVICES": ""}, []),
         ("NVIDIA", {"CUDA_VISIBLE_DEVICES": "1,-1,2"}, ["1"]),
+        ("NVIDIA", {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, []),
         ("NVIDIA", {"CUDA_VISIBLE_DEVICES": "GPU-bb,GPU-aa22"}, ["GPU-bb", "GPU-aa22"]),
         ("NVIDIA", {"ROCR_VISIBLE_DEVICES": "1"}, ["0", "1", "2", "3"]),
         ("AMD", {"ROCR_VISIBLE_DEVICES": "1,3"}, ["1", "3"]),
@@ -66,6 +67,7 @@ def _tiles() -> NodeTopology:
 
 
 COMPOSITE, FLAT, COMBINED = ({"ZE_FLAT_DEVICE_HIERARCHY": name} for name in ("COMPOSITE", "FLAT", "COMBINED"))
+PCI_ORDER = {"ZE_ENABLE_PCI_ID_DEVICE_ORDER": "1"}
 
 
 @pytest.mark.parametrize(
@@ -89,9 +91,9 @@ def test_what_names_a_tile_follows_from_the_hierarchy(environ: dict[str, str], s
 def test_a_plan_calls_tiles_the_same_in_every_hierarchy() -> None:
     """ROOT.TILE; only the variables differ, and those of ROOT.TILE say which hierarchy they are for."""
     for environ, variables in (
-        (FLAT, {"ZE_AFFINITY_MASK": "2"}),
-        (COMPOSITE, {"ZE_AFFINITY_MASK": "1.0", "ZE_FLAT_DEVICE_HIERARCHY": "COMPOSITE"}),
-        (None, {"ZE_AFFINITY_MASK": "1.0", "ZE_FLAT_DEVICE_HIERARCHY": "COMPOSITE"}),  # of a recorded node
+        (FLAT, {"ZE_AFFINITY_MASK": "2"} | PCI_ORDER),
+        (COMPOSITE, {"ZE_AFFINITY_MASK": "1.0"} | COMPOSITE | PCI_ORDER),
+        (None, {"ZE_AFFINITY_MASK": "1.0"} | COMPOSITE | PCI_ORDER),  # of a recorded node
     ):
         node = _tiles() if environ is None else with_visible_gpus(_tiles(), environ)
         assert ("1.0", variables) == (gpu_ids(node)[2], dict(gpu_environment(node, (2,))))
@@ -222,6 +224,83 @@ def test_a_mask_that_makes_no_sense_is_refused(mask: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("environ", "message", "hint"),
+    [
+        (
+            {"ROCR_VISIBLE_DEVICES": "0,1", "CUDA_VISIBLE_DEVICES": "2,3"},
+            "CUDA_VISIBLE_DEVICES=2,3: '2' is none of the 2 GPUs that ROCR_VISIBLE_DEVICES leaves",
+            "HIP counts what ROCR_VISIBLE_DEVICES leaves from 0: unset CUDA_VISIBLE_DEVICES, or correct it",
+        ),
+        (
+            {"ROCR_VISIBLE_DEVICES": "7"},
+            "ROCR_VISIBLE_DEVICES=7: '7' is none of the 4 GPUs that there are",
+            "unset it, or correct it",
+        ),
+    ],
+)
+def test_masks_of_amds_are_explained_in_its_terms(environ: dict[str, str], message: str, hint: str) -> None:
+    """Slurm may set both to the same indices, of which HIP then finds none; NVML is no help."""
+    with pytest.raises(AllocationError) as refused:
+        with_visible_gpus(_node("AMD"), environ)
+    assert (message, hint) == (refused.value.message, refused.value.hint)
+
+
+def _mixed(*, integrated_first: bool) -> NodeTopology:
+    """Return a node with two GPUs of NVIDIA's and the processor's graphics."""
+    node = _node("NVIDIA", 3)
+    graphics = replace(node.gpus[0], vendor="Intel", pci_address="0000:00:02.0", uuid="")
+    others = node.gpus[1:]
+    return replace(node, gpus=(graphics, *others) if integrated_first else (*others, graphics))
+
+
+@pytest.mark.parametrize("integrated_first", [True, False])
+@pytest.mark.parametrize(
+    ("environ", "shown"),
+    [
+        ({}, [("NVIDIA", "0"), ("NVIDIA", "1"), ("Intel", "0")]),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, [("NVIDIA", "1"), ("Intel", "0")]),
+        ({"CUDA_VISIBLE_DEVICES": "1", "ZE_AFFINITY_MASK": "7"}, [("NVIDIA", "1")]),
+        ({"CUDA_VISIBLE_DEVICES": ""}, []),
+    ],
+)
+def test_a_mask_is_for_its_makers_gpus(
+    environ: dict[str, str], shown: list[tuple[str, str]], *, integrated_first: bool
+) -> None:
+    """Each counts its own; who hides the GPUs does not mean the processor's graphics."""
+    node = with_visible_gpus(_mixed(integrated_first=integrated_first), environ)
+    assert shown == [(gpu.vendor, gpu.token) for gpu in node.gpus]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "environ", "ids"),
+    [
+        ("NVIDIA", {}, None),
+        ("NVIDIA", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, None),
+        ("NVIDIA", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": " 7, 4"}, ["3", "0"]),
+        ("NVIDIA", {"CUDA_VISIBLE_DEVICES": "-1"}, []),
+        ("NVIDIA", {"CUDA_VISIBLE_DEVICES": "GPU-bb33,9"}, ["2", "9"]),
+        ("AMD", {"ROCR_VISIBLE_DEVICES": "4,5,6,7", "HIP_VISIBLE_DEVICES": "2,3"}, ["2", "3"]),
+        ("AMD", {"ROCR_VISIBLE_DEVICES": "6", "HIP_VISIBLE_DEVICES": "0,5"}, ["2"]),
+        ("AMD", {"ROCR_VISIBLE_DEVICES": "6"}, ["2"]),
+        ("AMD", {"HIP_VISIBLE_DEVICES": "5"}, ["1"]),
+        ("Intel", COMPOSITE | {"ZE_AFFINITY_MASK": "5"}, ["1"]),
+        ("Intel", COMPOSITE, None),
+    ],
+)
+def test_what_a_rank_sees_is_called_as_in_the_plan(vendor: str, environ: dict[str, str], ids: list[str] | None) -> None:
+    """Of a node whose GPUs are 4 to 7 of the scheduler's: by the masks only, one over the other."""
+    bare = _node(vendor)
+    node = replace(bare, gpus=tuple(replace(gpu, token=str(4 + i), uuid="") for i, gpu in enumerate(bare.gpus)))
+    assert ids == shown_ids(node, UUIDS, environ)
+
+
+def test_a_card_of_a_mask_is_its_tiles() -> None:
+    """Under COMPOSITE."""
+    node = with_visible_gpus(_tiles(), COMPOSITE)
+    assert ["1.0", "1.1"] == shown_ids(node, (), COMPOSITE | {"ZE_AFFINITY_MASK": "1"})
+
+
+@pytest.mark.parametrize(
     ("vendor", "environ", "gpus", "variables"),
     [
         ("NVIDIA", {}, (1,), {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}),
@@ -234,8 +313,8 @@ def test_a_mask_that_makes_no_sense_is_refused(mask: str, message: str) -> None:
         ("NVIDIA", {"CUDA_VISIBLE_DEVICES": "GPU-bb33,GPU-cc"}, (1,), {"CUDA_VISIBLE_DEVICES": "GPU-cc"}),
         ("AMD", {"ROCR_VISIBLE_DEVICES": "1,3"}, (1,), {"ROCR_VISIBLE_DEVICES": "3", "HIP_VISIBLE_DEVICES": "0"}),
         ("AMD", {}, (2, 3), {"ROCR_VISIBLE_DEVICES": "2,3", "HIP_VISIBLE_DEVICES": "0,1"}),
-        ("Intel", {}, (2,), {"ZE_AFFINITY_MASK": "2"}),
-        ("Intel", {"ZE_AFFINITY_MASK": "3,1"}, (0,), {"ZE_AFFINITY_MASK": "1"}),
+        ("Intel", {}, (2,), {"ZE_AFFINITY_MASK": "2"} | PCI_ORDER),
+        ("Intel", {"ZE_AFFINITY_MASK": "3,1"}, (0,), {"ZE_AFFINITY_MASK": "1"} | PCI_ORDER),
         ("", {}, (0,), {}),
         ("NVIDIA", {}, (), {}),
     ],
@@ -243,6 +322,6 @@ def test_a_mask_that_makes_no_sense_is_refused(mask: str, message: str) -> None:
 def test_a_rank_sees_its_gpus(
     vendor: str, environ: dict[str, str], gpus: tuple[int, ...], variables: dict[str, str]
 ) -> None:
-    """By the scheduler's own word for each; indices of NVIDIA's in PCI order."""
+    """By the scheduler's own word for each; indices of NVIDIA's and Intel's in PCI order."""
     shown = with_visible_gpus(_node(vendor), environ)
     assert variables == dict(gpu_environment(shown, gpus))
