@@ -30,7 +30,7 @@ def doctor(ctx: click.Context, *, command: tuple[str, ...]) -> None:
     libhwloc = ""
     failures: list[str] = []
     try:
-        library = hwloc.find(os.environ)
+        library = hwloc.find(os.environ, live=True)
         libhwloc = f"API {'.'.join(map(str, library.api_version))} ({library.path})"
         topology = this_host(os.environ, say=failures.append)
     except RankmapError as error:

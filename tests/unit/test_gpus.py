@@ -45,10 +45,12 @@ def _placed(node: NodeTopology, **words: object) -> list[tuple[str, str]]:
         ({"share_gpus": True, "map_by": "core", "n_ranks": 5}, [(str(i), "33101"[i]) for i in range(5)]),
         ({"gpus_per_rank": 1, "map_by": "numa:PE=1", "n_ranks": 4}, [("0", "3"), ("4", "1"), ("8", "2"), ("12", "0")]),
         ({"gpu_bind": "round-robin", "n_ranks": 2, "map_by": "core"}, [("0", "0"), ("1", "1")]),
-        ({"gpu_bind": "list:2:0,1", "n_ranks": 1, "cpus_per_rank": 1}, [("0", "2")]),
+        ({"gpu_bind": "list:2:0,1", "n_ranks": 1, "cpus_per_rank": 1}, [("8", "2")]),
         ({"gpu_bind": "list:2:2", "n_ranks": 2, "map_by": "core", "share_gpus": True}, [("0", "2"), ("1", "2")]),
         ({"gpu_bind": "none", "n_ranks": 1, "cpus_per_rank": 1}, [("0", "")]),
-        ({"gpu_bind": "list:2:1"}, [("0-3", "2"), ("4-7", "1")]),
+        ({"gpu_bind": "list:2:1"}, [("8-11", "2"), ("4-7", "1")]),
+        ({"gpu_bind": "list:2:2:1", "share_gpus": True}, [("8-9", "2"), ("10-11", "2"), ("4-7", "1")]),
+        ({"gpu_bind": "round-robin", "n_ranks": 3}, [("12-15", "0"), ("4-7", "1"), ("8-11", "2")]),
         ({"share_gpus": True}, [("0-3", "3"), ("4-7", "1"), ("8-11", "2"), ("12-15", "0")]),
         ({"gpu_bind": "none", "gpus_per_rank": 1}, [("0-3", ""), ("4-7", ""), ("8-11", ""), ("12-15", "")]),
         ({"gpu_bind": "none", "map_by": "gpu"}, [("12-15", ""), ("4-7", ""), ("8-11", ""), ("0-3", "")]),
@@ -196,3 +198,19 @@ def test_parts_share_gpus_only_where_that_is_asked_for() -> None:
     assert ["0"] * 3 == [rank.gpus[0] for rank in plan(allocation(NODE), first, shared).ranks[3:]]
     all_taken = request(n_ranks=4, gpus_per_rank=1, cpus_per_rank=1)
     assert ["3", "1", "2"] == [rank.gpus[0] for rank in plan(allocation(NODE), all_taken, shared).ranks[4:]]
+
+
+def test_gpus_of_unknown_place_are_at_home_on_what_the_others_leave() -> None:
+    """The others have cores beside their GPUs all the same, and nobody has more than they."""
+    unknown = replace(NODE, gpus=(*NODE.gpus[:3], replace(NODE.gpus[3], cpus=CpuSet(), numa=())))
+    assert [("4-7", "1"), ("8-11", "2"), ("12-15", "0"), ("0-3", "3")] == _placed(unknown, gpus_per_rank=1)
+    assert [("5-7", "1"), ("8-10", "2"), ("12-14", "0"), ("0-2", "3")] == [
+        (cpus, gpu) for cpus, gpu in _placed(unknown, gpus_per_rank=1, reserve="4", cpus_per_rank=3)
+    ]
+
+
+def test_a_gpu_whose_domain_is_reserved_does_not_take_the_others_from_theirs() -> None:
+    """Its rank goes where there is room, the others stay."""
+    placed = _placed(HALF, gpus_per_rank=1, reserve="8-11")
+    assert ("4-7", "0") == placed[0]
+    assert "1" == placed[1][1]
