@@ -163,6 +163,11 @@ def _processors(decisions: Decisions, part: PartDecisions, node: NodeDecisions, 
         yield f"GPUs: {','.join(gpus)}: {_gpu_choice(part.spec)}"
     if nics := kind.ranks[local].nics:
         yield f"NICs: {','.join(nics)}: {_nic_choice(decisions, node, local)}"
+    if mem := kind.ranks[local].mem:
+        yield f"memory: {mem}, by --mem-bind {part.spec.mem_bind}"
+    if (n_threads := part.spec.threads_per_rank) is not None:
+        places = dict(kind.ranks[local].env).get("OMP_PLACES", "anywhere: the rank is not bound")
+        yield f"threads: {n_threads} on {places}"
 
 
 def _gpu_choice(spec: LayoutSpec) -> str:

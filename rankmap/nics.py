@@ -68,7 +68,7 @@ def _in_order(nic: Nic) -> list[tuple[int, str]]:
 def nic_environment(topology: NodeTopology, nics: Sequence[int]) -> tuple[tuple[str, str], ...]:
     """Return the variables with which a rank uses these InfiniBand or RoCE NICs, given as positions; else none."""
     verbs = [i for i in nics if topology.nics[i].fabric and not topology.nics[i].fabric.startswith(_NO_VERBS)]
-    if not verbs:
+    if not verbs or _by_guess(topology, [topology.nics[i].name for i in verbs]):
         return ()
     ports = [f"{topology.nics[i].fabric}:{topology.nics[i].port}" for i in verbs]
     two_ports = {nic.fabric for nic in topology.nics if nic.port > 1}
@@ -76,6 +76,12 @@ def nic_environment(topology: NodeTopology, nics: Sequence[int]) -> tuple[tuple[
         topology.nics[i].fabric if topology.nics[i].fabric not in two_ports else ports[at] for at, i in enumerate(verbs)
     ]
     return (("UCX_NET_DEVICES", ",".join(ports)), ("NCCL_IB_HCA", "=" + ",".join(hcas)))
+
+
+def _by_guess(topology: NodeTopology, names: Iterable[str]) -> bool:
+    """Return whether nobody knows where one of these NICs is, and there are others: then the MPI library may choose."""
+    chosen = [nic for nic in topology.nics if nic.name in set(names)]
+    return len(high_speed(topology)) > 1 and any(not nic.cpus and not nic.numa for nic in chosen)
 
 
 def _cxi_numbers(topology: NodeTopology) -> dict[str, int]:
@@ -99,7 +105,7 @@ def with_nic_mapping(topology: NodeTopology, ranks: Sequence[LocalPlacement]) ->
     for local_rank, rank in enumerate(ranks):
         if rank.nics and rank.nics[0] in numbers:
             users.setdefault(index[numbers[rank.nics[0]]], []).append(local_rank)
-    if not users:
+    if not users or _by_guess(topology, [rank.nics[0] for rank in ranks if rank.nics]):
         return tuple(ranks)
     text = "; ".join(f"{nic}:{CpuSet.of(users[nic])}" for nic in sorted(users))
     variables = (("MPICH_OFI_NIC_POLICY", "USER"), ("MPICH_OFI_NIC_MAPPING", text))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
-from rankmap.discovery.machine import MachineSpec, load_all, preset_of
+from rankmap.discovery.machine import load_all
 from rankmap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,17 +37,11 @@ def machine_option(command: Callable[_P, _R]) -> Callable[_P, _R]:
 def allocation_of(machine: tuple[str, ...]) -> Allocation:
     """Return the allocation of ``--machine``, or of the runtime around this command, or this host.
 
-    What a preset does not know is said on stderr.
-
     Raises:
         RankmapError: It cannot be read.
     """
     if machine:
-        allocation = load_all(machine, environ=os.environ)
-        for name in dict.fromkeys(MachineSpec.parse(text).name for text in machine):
-            if (preset := preset_of(name)) is not None and preset.unknown:
-                click.echo(f"rankmap: note: not published about {preset.name}: {'; '.join(preset.unknown)}", err=True)
-        return allocation
+        return load_all(machine, environ=os.environ)
     from rankmap.api import discover  # noqa: PLC0415 - it brings the runtime along, which a recorded machine needs not
 
     return discover()

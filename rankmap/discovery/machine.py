@@ -113,10 +113,25 @@ def load_all(spec_texts: Iterable[str], *, environ: Mapping[str, str]) -> Alloca
         topology = parse(machine_xml(spec, environ=environ), source=spec.name)
         topology = of_one_maker(topology)
         if (preset := preset_of(spec.name)) is not None:
-            topology = replace(topology, reserved=preset.reserved)
+            topology = _as_published(topology, preset)
         shape_index = shapes.setdefault(topology, len(shapes))
         nodes += [Node(host=f"n{len(nodes) + i}", shape_index=shape_index) for i in range(spec.n_nodes)]
     return Allocation(shapes=tuple(shapes), nodes=tuple(nodes))
+
+
+def _as_published(topology: NodeTopology, preset: Preset) -> NodeTopology:
+    """Return a preset's node with what XML has no word for: what the site keeps, and of which device nobody knows."""
+    parts = preset.gpus.parts if preset.gpus is not None else 1
+    places = [near for near in (preset.gpus.near if preset.gpus is not None else ()) for _ in range(parts)]
+    gpus = [
+        gpu if near else replace(gpu, cpus=CpuSet(), numa=()) for gpu, near in zip(topology.gpus, places, strict=True)
+    ]
+    near_nics = preset.nics.near if preset.nics is not None and preset.nics.near else ("",) * len(topology.nics)
+    nics = [
+        nic if near else replace(nic, cpus=CpuSet(), numa=())
+        for nic, near in zip(topology.nics, near_nics, strict=True)
+    ]
+    return replace(topology, reserved=preset.reserved, gpus=tuple(gpus), nics=tuple(nics))
 
 
 def preset_of(name: str) -> Preset | None:
@@ -125,7 +140,8 @@ def preset_of(name: str) -> Preset | None:
     Raises:
         AllocationError: The file cannot be read, or is not complete.
     """
-    return presets.read(name) if name in presets.names() or name.endswith(_PRESET_SUFFIX) else None
+    known = name.lower() if name.lower() in presets.names() else name
+    return presets.read(known) if known in presets.names() or name.endswith(_PRESET_SUFFIX) else None
 
 
 def required_preset(name: str) -> Preset:
@@ -138,7 +154,9 @@ def required_preset(name: str) -> Preset:
     preset = preset_of(name)
     if preset is None:
         msg = f"{name!r} is no machine preset"
-        raise UsageError(msg, hint=f"there is: {', '.join(presets.names())}; or name a TOML file of your own")
+        near = difflib.get_close_matches(name.lower(), presets.names(), n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(msg, hint=f"{meant}there is: {', '.join(presets.names())}; or name a TOML file of your own")
     return preset
 
 

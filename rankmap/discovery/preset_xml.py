@@ -6,6 +6,7 @@ write them. PCI addresses that no site publishes are made up, in a PCI domain th
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -76,6 +77,11 @@ def _check_sums(machine: ET.Element, preset: Preset) -> None:
     cpus = CpuSet.from_hex(machine.attrib["cpuset"])
     n_cores = sum(one.get("type") == "Core" for one in machine.iter("object"))
     structure = preset.structure
+    numbers = [int(one.attrib["os_index"]) for one in machine.iter("object") if one.get("type") == "PU"]
+    if re.search(r"\bpu:\d+\([^)]*indexes", structure.synthetic) and numbers == sorted(numbers):
+        place = preset.text.place("topology", "synthetic")
+        msg = f"{place}: hwloc does not take the indexes of pu: {structure.synthetic}"
+        raise AllocationError(msg, hint="for core c with CPUs c and c+N write pu:2(indexes=2*N:N*1), N is the cores")
     for name, found, said in (("cores", n_cores, structure.cores), ("cpus", len(cpus), structure.cpus)):
         if found != said:
             msg = f"{preset.text.place('topology', name)}: {name} = {said}, and the synthetic description has {found}"

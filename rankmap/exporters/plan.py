@@ -24,7 +24,7 @@ _HEADERS = ("rank", "node", "local", "cpus", "numa", "gpus")
 def table(plan: Plan) -> str:
     """Return one row per rank: host, local rank, CPUs as a Linux list, NUMA domains, GPUs; "-" where there is none.
 
-    NICs are a column of their own where ranks have some.
+    NICs and memory policies are columns of their own where ranks have some.
 
     Of more than 200 ranks the first 100 and the last 20 are shown, and how many are left out.
     """
@@ -41,16 +41,17 @@ def table(plan: Plan) -> str:
 
 def _rows(plan: Plan, *parts: range) -> str:
     with_nics = any(local.nics for layout in plan.layouts for local in layout.ranks)
-    headers = (*_HEADERS, *["nics"] * with_nics)
+    with_mem = any(local.mem for layout in plan.layouts for local in layout.ranks)
+    headers = (*_HEADERS, *["nics"] * with_nics, *["memory"] * with_mem)
     rows: list[tuple[str, ...]] = []
     for part in parts:
         if rows:
             rows.append(("...",) * len(headers))
-        rows += [_row(plan.rank(rank), with_nics=with_nics) for rank in part]
+        rows += [_row(plan.rank(rank), with_nics=with_nics, with_mem=with_mem) for rank in part]
     return tables.simple(rows, headers)
 
 
-def _row(rank: RankPlacement, *, with_nics: bool) -> tuple[str, ...]:
+def _row(rank: RankPlacement, *, with_nics: bool, with_mem: bool) -> tuple[str, ...]:
     return (
         str(rank.rank),
         rank.host,
@@ -59,6 +60,7 @@ def _row(rank: RankPlacement, *, with_nics: bool) -> tuple[str, ...]:
         ",".join(map(str, rank.numa)) or "-",
         ",".join(rank.gpus) or "-",
         *[",".join(rank.nics) or "-"] * with_nics,
+        *[rank.mem or "-"] * with_mem,
     )
 
 

@@ -34,7 +34,8 @@ def too_few_nics(spec: LayoutSpec, topology: NodeTopology, host: str) -> Placeme
     """Return the error for a node with fewer NICs than a rank is to have."""
     names = [topology.nics[i].name for i in high_speed(topology)]
     has = f"which has {counted(len(names), 'high-speed NIC')} ({', '.join(names)})"
-    has = has if names else "which has no NIC with a link"
+    if not names:
+        has = "which has no NIC with a link" if topology.nics else "of which no NIC is known"
     asked = f"--nics-per-rank {spec.nics_per_rank}" if spec.nics_per_rank else f"--map-by {spec.map_by}"
     hint = f"--nics-per-rank {len(names)} at most" if names else "leave it out; `rankmap topo` shows the network"
     return PlacementError(f"{asked}: {counted(spec.n_nics, 'NIC')} for each rank on {host}, {has}", hint=hint)

@@ -7,7 +7,7 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
-from rankmap.devices import gpu_ids
+from rankmap.devices import distance, gpu_ids
 from rankmap.hostlist import fold
 from rankmap.layout_parts import Pattern
 from rankmap.mapping.refusal import counted, domain_sizes
@@ -60,10 +60,21 @@ def layout_notes(
     if n_slow := _n_on_slow_cores(kind):
         has = f"{counted(n_slow, 'rank')} on {_where(hosts)} {'have' if n_slow > 1 else 'has'}"
         yield f"{has} slower {unit}s than others"
+    ids = gpu_ids(topology) if any(local.gpus for local in ranks) else ()
+    far = [
+        i
+        for i, local in enumerate(ranks)
+        if local.cpus is not None
+        and any(distance(topology, topology.gpus[ids.index(gpu)], local.cpus) > 1 for gpu in local.gpus)
+    ]
+    if far:
+        has = f"{counted(len(far), 'rank')} on {_where(hosts)} {'have' if len(far) > 1 else 'has'}"
+        yield f"{has} a GPU in another NUMA domain"
     for kind_name, unknown in _of_unknown_place(topology, ranks):
         verb, which = ("are", "They are") if len(unknown) > 1 else ("is", "It is")
         devices = f"{kind_name}{'s' * (len(unknown) > 1)} {','.join(unknown)} of {_where(hosts)}"
-        yield f"nobody knows which CPUs {devices} {verb} close to. {which} given in order"
+        unset = ", and no variables set for them" if kind_name == "NIC" else ""
+        yield f"nobody knows which CPUs {devices} {verb} close to. {which} given in order{unset}"
 
 
 def _of_unknown_place(topology: NodeTopology, ranks: Sequence[LocalPlacement]) -> Iterator[tuple[str, list[str]]]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
+from rankmap.report import Finding, Severity
 from rankmap.running import thread_findings
 from rankmap.runtime.job import Verify
 from rankmap.runtime.observer import memory_policy_of, pages_of, threads_of
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from rankmap.observe import Observation, ThreadObservation
     from rankmap.placement import Plan
-    from rankmap.report import Finding, Report
+    from rankmap.report import Report
     from rankmap.runtime.job import JobRequest
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.rank_process import RankProcess
@@ -34,6 +35,8 @@ _CONFIRM_S = (0.2, 0.4, 0.8, 1.6, 3.2)
 _SLEEPS = "S"
 _HAS_RUN_TICKS = 2
 _SHOWN_FINDINGS = 10
+_OUTSIDE = "thread-outside-cpus"
+_WORTH_A_WORD = 2
 
 _Suspect = tuple[int, int, CpuSet]
 """A rank, one of its threads, and the CPUs that this was found on."""
@@ -68,6 +71,8 @@ class Checker:
         self._stop = stop
         # How often each suspect lived where it was found, and for how many ticks it had run by then.
         self._lived: dict[_Suspect, tuple[int, int]] = {}
+        # The same of those whose rank ended before anybody could be sure.
+        self._in_doubt: dict[_Suspect, int] = {}
         self._found: dict[int, dict[str, list[Finding]]] = {}
         self._said: set[object] = set()
         self._looks = self._stopped = False
@@ -76,7 +81,19 @@ class Checker:
         """Return what is known of every rank beside its plan, and all that was found on the way."""
         seen = {rank.number: replace(rank.seen, ended=rank.ended) for rank in self._ranks if rank.seen is not None}
         report = verify(self._plan, seen, services=[service.to_dict() for service in services])
-        return report.with_earlier(self._found)
+        return report.with_earlier(self._found).with_earlier(self._doubts())
+
+    def _doubts(self) -> dict[int, dict[str, list[Finding]]]:
+        """Return what was seen of ranks that ended too soon to be sure: more than once, so that it is worth a word."""
+        found: dict[int, dict[str, list[Finding]]] = {}
+        for (number, tid, cpus), n_lived in (self._in_doubt | {one: n for one, (n, _) in self._lived.items()}).items():
+            own = self._plan.rank(number).cpus
+            if own is None or cpus.issubset(own) or n_lived < _WORTH_A_WORD or not self._ranks[number].ended:
+                continue
+            seen = f"thread {tid} on CPUs {cpus}, and the rank ended before that was certain"
+            finding = Finding(slug=_OUTSIDE, severity=Severity.WARNING, expected=f"CPUs {own}", observed=seen)
+            found.setdefault(number, {}).setdefault(_OUTSIDE, []).append(finding)
+        return found
 
     def check(self) -> None:
         """Compare what is known of the ranks with the plan."""
@@ -146,7 +163,9 @@ class Checker:
         for suspect in doubtful:
             n_lived, ticks = self._lived.pop(suspect)
             thread = suspects.get(suspect)
-            if thread is not None:
+            if thread is None and self._ranks[suspect[0]].ended:
+                self._in_doubt[suspect] = n_lived
+            elif thread is not None:
                 lives = thread.state == _SLEEPS or thread.ticks - ticks >= _HAS_RUN_TICKS
                 self._lived[suspect] = (n_lived + 1, thread.ticks) if lives else (n_lived, ticks)
         self._take_over(looked, suspects)

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 from rankmap.cpuset import CpuSet
 from rankmap.devices import gpu_ids, is_instance
 from rankmap.errors import AllocationError
-from rankmap.runtime.live_gpus import agreed_gpus, dragon_ids
+from rankmap.runtime.live_gpus import agreed_gpus, dragon_ids, gpu_remark
 from rankmap.topology import Allocation, Node
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rankmap.placement import Plan
+    from rankmap.runtime.job import JobRequest
     from rankmap.topology import NodeTopology
 
-__all__ = ["live_allocation", "rank_places"]
+__all__ = ["live_allocation", "live_plan", "rank_places"]
 
 
 def live_allocation(
@@ -48,6 +49,21 @@ def live_allocation(
     shape, uuids = agreed_gpus(both, node, environ).without_uuids()
     live = Node(host=host, shape_index=0, gpu_ids=dragon_ids(shape, node), gpu_uuids=uuids)
     return Allocation(shapes=(shape,), nodes=(live,)), {host: node["name"]}
+
+
+def live_plan(
+    request: JobRequest, nodes: Sequence[Mapping[str, Any]]
+) -> tuple[Plan, list[tuple[str, list[int], list[str]]], str]:
+    """Return the plan for the nodes that Dragon has, where it starts each rank, and what the user has to know of GPUs.
+
+    Raises:
+        RankmapError: The request does not fit them.
+    """
+    allocation, names = live_allocation(
+        nodes, host=request.host, topology=request.topology, environ=request.gpu_variables
+    )
+    plan = request.plan_for(allocation)
+    return plan, rank_places(plan, names), gpu_remark(plan, request.topology, nodes[0])
 
 
 def rank_places(plan: Plan, names: Mapping[str, str]) -> list[tuple[str, list[int], list[str]]]:

@@ -19,8 +19,7 @@ from rankmap.runtime.checking import Checker
 from rankmap.runtime.draining import Drain
 from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
 from rankmap.runtime.job import MISMATCH_STATUS, TIMEOUT_STATUS, JobRequest, JobResult
-from rankmap.runtime.live import live_allocation, rank_places
-from rankmap.runtime.live_gpus import gpu_remark
+from rankmap.runtime.live import live_plan
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.rank_output import RankOutput, raise_descriptor_limit, tell
 from rankmap.runtime.rank_process import RankProcess
@@ -246,25 +245,17 @@ class Supervisor:
 
     def _plan_and_start(self, nodes: list[dict[str, object]]) -> None:
         request = self.request
-        allocation, names = live_allocation(
-            nodes, host=request.host, topology=request.topology, environ=request.gpu_variables
-        )
-        self.plan = plan = request.plan_for(allocation)
-        if remark := gpu_remark(plan, request.topology, nodes[0]):
+        self.plan, starts, remark = live_plan(request, nodes)
+        plan = self.plan
+        if remark:
             self.say(remark)
         self.ranks = self.ending.ranks = [RankProcess(number) for number in range(plan.n_ranks)]
         targets, n_ranks = self._session.output_descriptors, plan.n_ranks
         self.output = RankOutput(self.loop, request.output, n_ranks=n_ranks, targets=targets)
         self.drain = Drain(self.loop, self.output, left=self._left_by_ranks, on_end=self._finish)
         self.checker = Checker(plan, self.ranks, request, say=self.say, stop=self._on_mismatch)
-        self._tell_head(
-            {
-                "kind": "start",
-                "starts": rank_places(plan, names),
-                "backend": self.request.backend,
-                "socket": str(self.control.socket),
-            }
-        )
+        socket = str(self.control.socket)
+        self._tell_head({"kind": "start", "starts": starts, "backend": request.backend, "socket": socket})
         self.loop.call_after(_SHIMS_TIMEOUT_S, self._check_shims_came)
 
     def _check_shims_came(self) -> None:
@@ -322,7 +313,7 @@ class Supervisor:
             release_all(self.ranks, job, self.output)
 
     def _on_mismatch(self, reason: str) -> None:
-        hint = "look for a second binding (the application's or a wrapper's); --verify warn goes on all the same"
+        hint = "docs/findings.md has causes and cures; --verify warn goes on all the same"
         self._end(Outcome(status=MISMATCH_STATUS, reason=reason, hint=hint))
 
     def _on_rank_message(self, rank: RankProcess, connection: Connection) -> None:

@@ -123,6 +123,22 @@ def test_a_thread_out_of_place_is_a_finding_when_it_has_stayed_there(process: Ch
     assert f"rank 0 (thread-outside-cpus): planned CPUs {CPUS[0]}, found thread" in reason
 
 
+@pytest.mark.parametrize(("end_s", "warned"), [(0.4, False), (0.6, False), (1.6, True), (3.9, True)])
+def test_a_rank_that_ends_before_anybody_is_sure_is_warned_of(process: Child, end_s: float, *, warned: bool) -> None:
+    """It is no mismatch, but nor is it nothing: what was seen twice is said, in the report and the summary."""
+    move(process, CPUS[1])
+    job = Job(process)
+    job.clock.advance_to(end_s)
+    job.rank.ended = True
+    job.clock.advance_to(100)
+    report = job.checker.report()
+    assert Verdict.MATCH is report.verdict
+    assert warned == ("1 with warnings" in report.summary())
+    assert warned == any(
+        "the rank ended before that was certain" in finding.observed for _, finding in report.warnings()
+    )
+
+
 def test_a_thread_that_was_out_of_place_for_a_moment_is_none(process: Child) -> None:
     """As MPI_Init's, which visits every CPU."""
     move(process, CPUS[1])

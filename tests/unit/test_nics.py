@@ -133,12 +133,22 @@ def test_infiniband_has_names_and_ports() -> None:
     assert own == _env(HALF, n_ranks=2, nics_per_rank=1)
     both = {"UCX_NET_DEVICES": "mlx5_1:1,mlx5_0:1", "NCCL_IB_HCA": "=mlx5_1,mlx5_0"}
     assert both == _env(HALF, n_ranks=2, nics_per_rank=2)[0]
-    ports = (Nic(name="ib0", fabric="mlx4_0"), Nic(name="ib1", fabric="mlx4_0", port=2))
+    here = HALF.numa_domains[0].cpus
+    ports = (Nic(name="ib0", fabric="mlx4_0", cpus=here), Nic(name="ib1", fabric="mlx4_0", port=2, cpus=here))
     (one, two) = _env(replace(HALF, nics=ports), n_ranks=2, nics_per_rank=1)
     assert {"UCX_NET_DEVICES": "mlx4_0:1", "NCCL_IB_HCA": "=mlx4_0:1"} == one
     assert {"UCX_NET_DEVICES": "mlx4_0:2", "NCCL_IB_HCA": "=mlx4_0:2"} == two
     assert [{}] == _env(with_nics(made([[4]]), 0, name="eno{}"), n_ranks=1, nics_per_rank=1)
     assert [{}] == _env(with_nics(made([[4]]), 0, name="bxi{}", fabric="bxi{}"), n_ranks=1, nics_per_rank=1)
+
+
+def test_nobody_is_told_to_use_a_nic_of_unknown_place() -> None:
+    """Where there are several, the MPI library may know better; the plan says so."""
+    for names, fabric in (("ib{}", "mlx5_{}"), ("hsn{}", "cxi{}")):
+        unknown = tuple(Nic(name=names.format(i), fabric=fabric.format(i)) for i in range(2))
+        made_plan = plan(allocation(replace(HALF, nics=unknown)), request(n_ranks=2, nics_per_rank=1))
+        assert [(), ()] == [rank.env for rank in made_plan.ranks]
+        assert any("no variables set for them" in note for note in made_plan.notes)
 
 
 def test_libfabric_is_told_for_libraries_other_than_cray_mpich() -> None:
@@ -160,9 +170,9 @@ def test_libfabric_is_told_for_libraries_other_than_cray_mpich() -> None:
         (
             made([[4]]),
             {"n_ranks": 1, "nics_per_rank": 1},
-            "--nics-per-rank 1: 1 NIC for each rank on n0, which has no NIC with a link",
+            "--nics-per-rank 1: 1 NIC for each rank on n0, of which no NIC is known",
         ),
-        (made([[4]]), {"map_by": "nic"}, "--map-by nic: 1 NIC for each rank on n0, which has no NIC with a link"),
+        (made([[4]]), {"map_by": "nic"}, "--map-by nic: 1 NIC for each rank on n0, of which no NIC is known"),
     ],
 )
 def test_what_cannot_be_had_is_refused(node: NodeTopology, words: dict[str, object], message: str) -> None:
