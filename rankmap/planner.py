@@ -298,17 +298,18 @@ def _sites(allocation: Allocation, spec: LayoutSpec, taken: Mapping[int, _Taken]
     """
     used = _used(allocation, spec)
     slots = dict(spec.slots)
-    grounds: dict[tuple[int, _Taken], Ground] = {}
+    grounds: dict[tuple[int, _Taken], tuple[Ground, int | None]] = {}
     sites = []
     for i in used:
         node = allocation.nodes[i]
         key = node.shape_index, taken.get(i, _NOTHING)
-        here = grounds.get(key)
-        if here is None:
-            here = grounds[key] = _ground(allocation, spec, *key)
+        found = grounds.get(key)
+        if found is None:
+            here = _ground(allocation, spec, *key)
+            rooms = (gpu_room(spec, len(here.gpus)), nic_room(spec, allocation.shapes[node.shape_index]))
+            found = grounds[key] = here, min((one for one in rooms if one is not None), default=None)
+        here, room = found
         most = slots.get(node.host)
-        rooms = (gpu_room(spec, len(here.gpus)), nic_room(spec, allocation.shapes[node.shape_index]))
-        room = min((one for one in rooms if one is not None), default=None)
         by_devices = room is not None and (most is None or room < most)
         sites.append(Site(i, node.host, here, room if by_devices else most, by_devices))
     return sites

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from rankmap.cli.options import output_option, write_result
-from rankmap.discovery import presets
 from rankmap.discovery.machine import load, required_preset
+from rankmap.discovery.preset_files import names
 from rankmap.exporters import machines as exporter
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def machines(*, name: str | None, form: str, output: Path | None) -> None:
 
     NAME is one of the list, or a TOML file of your own (docs/machines.md).
     """
-    found = [required_preset(one) for one in ([name] if name is not None else presets.names())]
+    found = [required_preset(one) for one in ([name] if name is not None else names())]
     if form == "json":
         text = exporter.as_json(found)
     elif name is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from dataclasses import dataclass, replace
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rankmap.cpuset import CpuSet
-from rankmap.discovery import hwloc, presets
-from rankmap.discovery.accelerators import with_accelerators
-from rankmap.discovery.gpu_runtimes import counted
+from rankmap.discovery import hwloc
 from rankmap.discovery.hwloc_xml import parse
-from rankmap.discovery.preset_xml import preset_xml
+from rankmap.discovery.preset_files import names
 from rankmap.errors import AllocationError, UsageError
 from rankmap.gpu_makers import of_one_maker
 from rankmap.topology import Allocation, Node, NodeTopology
@@ -140,8 +137,20 @@ def preset_of(name: str) -> Preset | None:
     Raises:
         AllocationError: The file cannot be read, or is not complete.
     """
-    known = name.lower() if name.lower() in presets.names() else name
-    return presets.read(known) if known in presets.names() or name.endswith(_PRESET_SUFFIX) else None
+    known = name.lower() if name.lower() in names() else name
+    if known not in names() and not name.endswith(_PRESET_SUFFIX):
+        return None
+    from rankmap.discovery import presets  # noqa: PLC0415 - a tenth of the time of `rankmap plan` of another machine
+
+    return presets.read(known)
+
+
+def _meant(name: str, *, most: int) -> str:
+    """Return a question for a name that is nearly that of a preset, "" for others."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for those who mistype only
+
+    near = get_close_matches(name.lower(), names(), n=most)
+    return f"did you mean {' or '.join(near)}? " if near else ""
 
 
 def required_preset(name: str) -> Preset:
@@ -154,9 +163,8 @@ def required_preset(name: str) -> Preset:
     preset = preset_of(name)
     if preset is None:
         msg = f"{name!r} is no machine preset"
-        near = difflib.get_close_matches(name.lower(), presets.names(), n=1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(msg, hint=f"{meant}there is: {', '.join(presets.names())}; or name a TOML file of your own")
+        meant = _meant(name, most=1)
+        raise UsageError(msg, hint=f"{meant}there is: {', '.join(names())}; or name a TOML file of your own")
     return preset
 
 
@@ -169,13 +177,14 @@ def machine_xml(spec: MachineSpec, *, environ: Mapping[str, str]) -> str:
     if spec.name.startswith(_SYNTHETIC):
         return hwloc.synthetic_xml(spec.name.removeprefix(_SYNTHETIC), environ)
     if (preset := preset_of(spec.name)) is not None:
+        from rankmap.discovery.preset_xml import preset_xml  # noqa: PLC0415 - as above
+
         return preset_xml(preset, environ)
     path = Path(spec.name)
     if not _exists(path):
         looks_like_file = path.suffix == ".xml" or path.name != spec.name
         msg = f"there is no file {spec.name}" if looks_like_file else f"{spec.name!r} is no machine that rankmap knows"
-        near = difflib.get_close_matches(spec.name.lower(), presets.names(), n=3)
-        raise AllocationError(msg, hint=f"did you mean {' or '.join(near)}? {_ACCEPTED}" if near else _ACCEPTED)
+        raise AllocationError(msg, hint=_meant(spec.name, most=3) + _ACCEPTED)
     return hwloc.file_xml(path, environ)
 
 
@@ -206,6 +215,8 @@ def this_host(
     Raises:
         AllocationError: There is no libhwloc, or it cannot read this host.
     """
+    from rankmap.discovery.accelerators import with_accelerators  # noqa: PLC0415 - as above
+
     topology = with_accelerators(parse(hwloc.live_xml(environ), source=_THIS_HOST), say=say)
     try:
         topology = _shown(topology, environ)
@@ -219,6 +230,8 @@ def this_host(
 def _shown(topology: NodeTopology, environ: Mapping[str, str]) -> NodeTopology:
     if topology.gpus:
         return with_visible_gpus(topology, environ)
+    from rankmap.discovery.gpu_runtimes import counted  # noqa: PLC0415 - as above
+
     vendor, n_gpus = counted(environ)
     return replace(topology, gpus=counted_gpus(vendor, tuple(map(str, range(n_gpus))), environ)) if n_gpus else topology
 

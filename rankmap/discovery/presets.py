@@ -9,24 +9,16 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from functools import cache
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from rankmap.codec import decode, encode
+from rankmap.discovery.preset_files import file_of
 from rankmap.errors import AllocationError, UsageError
 from rankmap.preset import Dragon, Environment, Gpus, Lines, Memory, Nics, Preset, Site, Structure
 
-__all__ = ["names", "read"]
+__all__ = ["read"]
 
-_FOLDER: Final = Path(__file__).parent.parent / "machines"
 _T = TypeVar("_T")
-
-
-@cache
-def names() -> tuple[str, ...]:
-    """Return the presets that come with rankmap, by name."""
-    return tuple(sorted(file.stem for file in _FOLDER.glob("*.toml")))
 
 
 def read(name: str) -> Preset:
@@ -35,7 +27,7 @@ def read(name: str) -> Preset:
     Raises:
         AllocationError: It cannot be read, or is not complete; the message has file and line.
     """
-    file = _FOLDER / f"{name}.toml" if name in names() else Path(name)
+    file = file_of(name)
     try:
         text = file.read_text(encoding="utf-8")
         data = tomllib.loads(text)

@@ -13,6 +13,7 @@ import pytest
 from rankmap.cpuset import CpuSet
 from rankmap.discovery import presets
 from rankmap.discovery.machine import MachineSpec, load, machine_xml, required_preset
+from rankmap.discovery.preset_files import names
 from rankmap.errors import AllocationError, UsageError
 
 LAPTOP = Path(presets.__file__).parents[1] / "machines" / "laptop.toml"
@@ -44,7 +45,7 @@ date = "2026-11"
 """
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", names())
 def test_every_fact_has_a_source_and_a_date(name: str) -> None:
     """Each table of a preset names a page on the web and the month in which it was read."""
     preset = presets.read(name)
@@ -63,7 +64,7 @@ def test_every_fact_has_a_source_and_a_date(name: str) -> None:
             assert re.fullmatch(r"20\d\d-[01]\d", part.date)
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", names())
 def test_presets_are_what_libhwloc_reads(name: str, tmp_path: Path) -> None:
     """The XML of a preset, read and written again by libhwloc, is the same node."""
     file = tmp_path / "node.xml"
