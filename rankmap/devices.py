@@ -88,7 +88,7 @@ def gpu_environment(topology: NodeTopology, gpus: Sequence[int]) -> tuple[tuple[
 
 def nearest(
     topology: NodeTopology,
-    devices: Sequence[Gpu] | Sequence[Nic],
+    devices: Sequence[Gpu | Nic],
     blocks: Sequence[CpuSet],
     *,
     each: int,

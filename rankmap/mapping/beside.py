@@ -38,7 +38,7 @@ def beside(ground: Ground, topology: NodeTopology, spec: LayoutSpec, count: int)
     they are too few. GPUs are shared as far as was asked for, NICs by all.
     """
     by_gpu = placed_by(spec) == "GPU"
-    devices: Sequence[Gpu] | Sequence[Nic] = [topology.gpus[i] for i in ground.gpus]
+    devices: Sequence[Gpu | Nic] = [topology.gpus[i] for i in ground.gpus]
     if not by_gpu:
         devices = [topology.nics[i] for i in high_speed(topology)]
     homes = _homes(ground, topology, devices)
@@ -75,12 +75,11 @@ class _Home(NamedTuple):
     known: bool = True
 
 
-def _homes(ground: Ground, topology: NodeTopology, devices: Sequence[Gpu] | Sequence[Nic]) -> list[_Home] | None:
+def _homes(ground: Ground, topology: NodeTopology, devices: Sequence[Gpu | Nic]) -> list[_Home] | None:
     """Return the homes in the order of their first processor, that of devices without one of their own last."""
     there = ground.cpus(range(len(ground.processors)))
     members: dict[tuple[int, ...], list[int]] = {}
-    for i in range(len(devices)):
-        device: Gpu | Nic = devices[i]
+    for i, device in enumerate(devices):
         cpus = near_cpus(topology, device, among=there)
         near = tuple(p for p, one in enumerate(ground.processors) if not one.cpus.isdisjoint(cpus))
         members.setdefault(near, []).append(i)

@@ -11,15 +11,18 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from rankmap.cpuset import CpuSet
-from rankmap.errors import UsageError
+from rankmap.errors import RankmapError, UsageError
 from rankmap.layout import LayoutSpec
 from rankmap.layout_parts import BindTo, Level, MapBy, Order, Pattern, RankBy, ReservePer, TextFile
+from rankmap.planner import plan
 from rankmap.requests import request
 from rankmap.topology import Allocation, Core, NodeTopology, OsIndex
 from tests.topologies_made import made, with_caches, with_dies, with_gpus, with_kinds, with_nics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from rankmap.placement import Plan
 
 NASTY = (
     made([[1]]),
@@ -242,6 +245,15 @@ def layouts(draw: st.DrawFn, pattern: Pattern) -> LayoutSpec:
     try:
         return LayoutSpec(**words)  # type: ignore[arg-type]
     except UsageError:
+        assume(False)  # noqa: FBT003 - hypothesis' own signature
+        raise
+
+
+def planned(nodes: Allocation, *specs: LayoutSpec) -> Plan:
+    """Return the plan, or give up this example when the request is refused."""
+    try:
+        return plan(nodes, *specs)
+    except RankmapError:
         assume(False)  # noqa: FBT003 - hypothesis' own signature
         raise
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from rankmap.cpuset import CpuSet
 from rankmap.devices import distance, gpu_ids
-from rankmap.errors import RankmapError, UsageError
+from rankmap.errors import UsageError
 from rankmap.layout import LayoutSpec  # noqa: TC001 - hypothesis reads the type hints
 from rankmap.placement import Plan
 from rankmap.planner import plan
 from rankmap.requests import request
 from rankmap.topology import Allocation, NodeTopology  # noqa: TC001 - as above
-from tests.property.strategies import allocations, rich_topologies
+from tests.property.strategies import allocations, planned, rich_topologies
 
 if TYPE_CHECKING:
     from rankmap.placement import RankPlacement
@@ -68,15 +68,6 @@ def requests(draw: st.DrawFn) -> LayoutSpec:
 NODES = allocations(nodes_with_gpus())
 
 
-def _planned(nodes: Allocation, spec: LayoutSpec) -> Plan:
-    """Return the plan, or give up this example when the request is refused."""
-    try:
-        return plan(nodes, spec)
-    except RankmapError:
-        assume(False)  # noqa: FBT003 - hypothesis' own signature
-        raise
-
-
 def _by_node(made: Plan) -> dict[int, list[RankPlacement]]:
     found: dict[int, list[RankPlacement]] = {}
     for rank in made.ranks:
@@ -88,7 +79,7 @@ def _by_node(made: Plan) -> dict[int, list[RankPlacement]]:
 @given(NODES, requests())
 def test_every_rank_has_its_gpus(nodes: Allocation, spec: LayoutSpec) -> None:
     """As many as asked, all different, of its own node; a GPU has no more ranks than may share it."""
-    made = _planned(nodes, spec)
+    made = planned(nodes, spec)
     in_set = spec.map_by.gpus
     none = spec.gpu_bind is not None and spec.gpu_bind.rule == "none"
     for index, ranks in _by_node(made).items():
@@ -106,7 +97,7 @@ def test_every_rank_has_its_gpus(nodes: Allocation, spec: LayoutSpec) -> None:
 @given(NODES, st.integers(1, 12))
 def test_shared_gpus_have_even_loads(nodes: Allocation, n_ranks: int) -> None:
     """With --share-gpus no GPU has more ranks than an even share."""
-    made = _planned(nodes, request(n_ranks=n_ranks, share_gpus=True, oversubscribe=True))
+    made = planned(nodes, request(n_ranks=n_ranks, share_gpus=True, oversubscribe=True))
     for index, ranks in _by_node(made).items():
         n_gpus = len(nodes.topology(index).gpus)
         users = Counter(gpu for rank in ranks for gpu in rank.gpus)
@@ -117,7 +108,7 @@ def test_shared_gpus_have_even_loads(nodes: Allocation, n_ranks: int) -> None:
 @given(NODES, requests())
 def test_no_two_ranks_want_to_swap(nodes: Allocation, spec: LayoutSpec) -> None:
     """The closest GPUs are given: two ranks that changed one with each other would not be nearer to them together."""
-    made = _planned(nodes, spec)
+    made = planned(nodes, spec)
     assume(spec.gpu_bind is None or spec.gpu_bind.rule == "closest")
     for index, ranks in _by_node(made).items():
         topology = nodes.topology(index)
@@ -142,7 +133,7 @@ def test_no_two_ranks_want_to_swap(nodes: Allocation, spec: LayoutSpec) -> None:
 @given(NODES, requests())
 def test_variables_name_the_gpus(nodes: Allocation, spec: LayoutSpec) -> None:
     """The vendor's variable has the rank's GPUs, in their order; a rank without GPUs has none."""
-    made = _planned(nodes, spec)
+    made = planned(nodes, spec)
     masks = {"NVIDIA": "CUDA_VISIBLE_DEVICES", "AMD": "ROCR_VISIBLE_DEVICES", "Intel": "ZE_AFFINITY_MASK"}
     for index, ranks in _by_node(made).items():
         vendors = {gpu.vendor for gpu in nodes.topology(index).gpus}
@@ -155,7 +146,7 @@ def test_variables_name_the_gpus(nodes: Allocation, spec: LayoutSpec) -> None:
 @given(NODES, requests())
 def test_memory_is_where_there_is_some(nodes: Allocation, spec: LayoutSpec) -> None:
     """A policy names domains that have memory and are allowed; ``dram`` those of the rank's own CPUs."""
-    made = _planned(nodes, spec)
+    made = planned(nodes, spec)
     for index, ranks in _by_node(made).items():
         domains = {int(domain.os_index): domain for domain in nodes.topology(index).numa_domains}
         for rank in ranks:
@@ -172,7 +163,7 @@ def test_memory_is_where_there_is_some(nodes: Allocation, spec: LayoutSpec) -> N
 @given(NODES, requests())
 def test_threads_have_places_of_their_own(nodes: Allocation, spec: LayoutSpec) -> None:
     """As many places as threads, apart from each other, within the CPUs of the rank."""
-    made = _planned(nodes, spec)
+    made = planned(nodes, spec)
     for rank in made.ranks:
         env = dict(rank.env)
         asked = spec.threads_per_rank
@@ -189,6 +180,6 @@ def test_threads_have_places_of_their_own(nodes: Allocation, spec: LayoutSpec) -
 @given(NODES, requests())
 def test_equal_requests_give_equal_plans(nodes: Allocation, spec: LayoutSpec) -> None:
     """Planning twice writes the same bytes, and they are read back as the same plan."""
-    made = _planned(nodes, spec)
+    made = planned(nodes, spec)
     assert made.to_json() == plan(nodes, spec).to_json()
     assert made == Plan.from_json(made.to_json())

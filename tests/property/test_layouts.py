@@ -18,7 +18,16 @@ from rankmap.layout_parts import Level, Pattern, TextFile, wider
 from rankmap.placement import Plan, RankPlacement
 from rankmap.planner import plan
 from rankmap.topology import Allocation, NodeTopology
-from tests.property.strategies import BINDINGS, allocations, layouts, rank_bys, relabelled, rich_topologies, spec_of
+from tests.property.strategies import (
+    BINDINGS,
+    allocations,
+    layouts,
+    planned,
+    rank_bys,
+    relabelled,
+    rich_topologies,
+    spec_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,15 +40,6 @@ FEWER = settings(
     max_examples=max(10, settings().max_examples // 3), suppress_health_check=[HealthCheck.filter_too_much]
 )
 """For laws that are tried for every pattern, most requests of which are refused on most small nodes."""
-
-
-def _planned(nodes: Allocation, *specs: LayoutSpec) -> Plan:
-    """Return the plan, or give up this example when the request is refused."""
-    try:
-        return plan(nodes, *specs)
-    except RankmapError:
-        assume(False)  # noqa: FBT003 - hypothesis' own signature
-        raise
 
 
 def _refused(nodes: Allocation, *specs: LayoutSpec) -> RankmapError | None:
@@ -115,7 +115,7 @@ def _each_has_its_own(ranks: Sequence[RankPlacement], units: list[CpuSet]) -> bo
 def test_the_laws_of_every_plan(pattern: Pattern, data: st.DataObject) -> None:
     """Numbers without gaps, free CPUs, a processor for each, as many as asked, in the object, saved and read back."""
     nodes, spec = data.draw(NODES), data.draw(layouts(pattern))
-    made = _planned(nodes, spec)
+    made = planned(nodes, spec)
 
     _check_numbers(made, spec)
     for i in range(len(nodes.nodes)):
@@ -202,7 +202,7 @@ def _check_objects(here: Sequence[RankPlacement], topology: NodeTopology, spec: 
 def test_numbering_changes_no_place(pattern: Pattern, data: st.DataObject) -> None:
     """Whatever --rank-by says, ranks are at the same places; the i-th number of a file is the rank of place i."""
     nodes, spec = data.draw(NODES), replace(data.draw(layouts(pattern)), rank_by=None)
-    made = _planned(nodes, spec)
+    made = planned(nodes, spec)
     rank_by = data.draw(rank_bys(n_ranks=made.n_ranks))
     other = plan(nodes, replace(spec, rank_by=rank_by))
 
@@ -220,7 +220,7 @@ def test_numbering_changes_no_place(pattern: Pattern, data: st.DataObject) -> No
 def test_binding_moves_no_rank(pattern: Pattern, data: st.DataObject) -> None:
     """Whatever --bind-to says, every rank is on the same node, and what it may use overlaps with what it had."""
     nodes, spec = data.draw(NODES), replace(data.draw(layouts(pattern)), bind_to=None, oversubscribe=False)
-    made = _planned(nodes, spec)
+    made = planned(nodes, spec)
     binding = data.draw(BINDINGS)
     refused = _refused(nodes, replace(spec, bind_to=binding))
     if refused is not None:  # the only reason there may be
@@ -240,7 +240,7 @@ def test_binding_moves_no_rank(pattern: Pattern, data: st.DataObject) -> None:
 def test_host_names_do_not_matter(pattern: Pattern, data: st.DataObject) -> None:
     """Renaming the hosts renames them in the plan and changes nothing else."""
     nodes, spec = data.draw(NODES), data.draw(layouts(pattern))
-    made = _planned(nodes, spec)
+    made = planned(nodes, spec)
     names = {node.host: f"x{len(nodes.nodes) - i}y" for i, node in enumerate(nodes.nodes)}
     renamed = replace(nodes, nodes=tuple(replace(node, host=names[node.host]) for node in nodes.nodes))
 
@@ -272,7 +272,7 @@ def test_cpu_numbers_do_not_matter(pattern: Pattern, data: st.DataObject, random
     """Relabelling the PUs relabels them in the plan and changes nothing else."""
     topology = data.draw(rich_topologies())
     spec = replace(data.draw(layouts(pattern)), hosts=(), slots=(), exclude_hosts=())
-    made = _planned(Allocation.of((("n0", topology),)), spec)
+    made = planned(Allocation.of((("n0", topology),)), spec)
     assume(topology.cores)  # bare PUs have no order but their numbers
     numbers = list(topology.present)
     shuffled = numbers[:]
@@ -335,7 +335,7 @@ def test_parts_are_disjoint_and_numbered_one_after_the_other(nodes: Allocation, 
         LayoutSpec(n_ranks=data.draw(st.integers(1, 3)), map_by=replace(spec.map_by, pe=None, pe_list=CpuSet()))
         for spec in drawn
     )
-    made = _planned(nodes, *specs)
+    made = planned(nodes, *specs)
 
     for spec, part in zip(specs, made.parts, strict=True):
         assert spec.n_ranks in (None, part.n_ranks)
