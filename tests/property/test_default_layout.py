@@ -17,7 +17,8 @@ from rankmap.placement import Plan
 from rankmap.planner import plan
 from rankmap.processors import Domain, ground
 from rankmap.topology import Allocation, Node, NodeTopology
-from tests.property.strategies import allocations, planned, relabelled, spec_of, specs, topologies
+from tests.property.strategies import allocations, relabelled, spec_of, specs, topologies
+from tests.property.strategies import planned as _planned
 
 
 def _domains(made: Plan, node_index: int) -> tuple[Domain, ...]:
@@ -36,7 +37,7 @@ def _positions(cpus: CpuSet | None, cores: dict[CpuSet, int]) -> list[int]:
 @given(allocations(), specs())
 def test_universal_invariants(nodes: Allocation, spec: LayoutSpec) -> None:
     """Ranks are 0 to n-1, local ranks dense, CPUs free whole cores, and no core has two ranks unasked."""
-    made = planned(nodes, spec)
+    made = _planned(nodes, spec)
 
     assert list(range(made.n_ranks)) == [rank.rank for rank in made.ranks]
     assert spec.n_ranks in (None, made.n_ranks)
@@ -56,7 +57,7 @@ def test_universal_invariants(nodes: Allocation, spec: LayoutSpec) -> None:
 @given(allocations(), specs())
 def test_cores_of_a_rank_are_neighbours(nodes: Allocation, spec: LayoutSpec) -> None:
     """A rank's cores follow each other among the free cores."""
-    made = planned(nodes, replace(spec, oversubscribe=False))
+    made = _planned(nodes, replace(spec, oversubscribe=False))
 
     for rank in made.ranks:
         positions = _positions(rank.cpus, _core_positions(_domains(made, rank.node_index)))
@@ -66,7 +67,7 @@ def test_cores_of_a_rank_are_neighbours(nodes: Allocation, spec: LayoutSpec) -> 
 @given(allocations())
 def test_nothing_asked_is_one_rank_per_core(nodes: Allocation) -> None:
     """Every free core of every node gets a rank."""
-    made = planned(nodes, LayoutSpec())
+    made = _planned(nodes, LayoutSpec())
 
     assert sum(len(d) for i in range(len(nodes.nodes)) for d in _domains(made, i)) == made.n_ranks
 
@@ -74,7 +75,7 @@ def test_nothing_asked_is_one_rank_per_core(nodes: Allocation) -> None:
 @given(topologies(), st.integers(1, 100))
 def test_domains_share_ranks_in_proportion(topology: NodeTopology, n_ranks: int) -> None:
     """With a rank for every domain, each rank is in one domain, as wide as all others there, and shares are fair."""
-    made = planned(Allocation.of((("n0", topology),)), LayoutSpec(n_ranks=n_ranks, oversubscribe=True))
+    made = _planned(Allocation.of((("n0", topology),)), LayoutSpec(n_ranks=n_ranks, oversubscribe=True))
     domains = _domains(made, 0)
     assume(n_ranks >= len(domains))
 
@@ -91,7 +92,7 @@ def test_domains_share_ranks_in_proportion(topology: NodeTopology, n_ranks: int)
 @given(topologies(), st.integers(1, 15))
 def test_fewer_ranks_than_domains_leave_none_idle(topology: NodeTopology, n_ranks: int) -> None:
     """Every domain belongs to one rank, which has all of it; ranks split no package that they need not split."""
-    made = planned(Allocation.of((("n0", topology),)), LayoutSpec(n_ranks=n_ranks))
+    made = _planned(Allocation.of((("n0", topology),)), LayoutSpec(n_ranks=n_ranks))
     domains = _domains(made, 0)
     assume(n_ranks < len(domains))
 
@@ -109,7 +110,7 @@ def test_fewer_ranks_than_domains_leave_none_idle(topology: NodeTopology, n_rank
 @given(allocations(), st.integers(1, 60))
 def test_nodes_get_even_blocks(nodes: Allocation, n_ranks: int) -> None:
     """A node has two ranks less than another only where it is full; ranks follow the nodes' order."""
-    made = planned(nodes, LayoutSpec(n_ranks=n_ranks))
+    made = _planned(nodes, LayoutSpec(n_ranks=n_ranks))
     counts = [len(made.ranks_on(i)) for i in range(len(nodes.nodes))]
     room = [sum(map(len, _domains(made, i))) for i in range(len(nodes.nodes))]
 
@@ -121,7 +122,7 @@ def test_nodes_get_even_blocks(nodes: Allocation, n_ranks: int) -> None:
 @given(allocations(), st.integers(1, 12), st.none() | st.integers(1, 60))
 def test_ranks_per_node_fill_in_order(nodes: Allocation, per_node: int, n_ranks: int | None) -> None:
     """Every node has N ranks until the job is complete; the last one has the rest."""
-    made = planned(nodes, LayoutSpec(n_ranks=n_ranks, ranks_per_node=per_node, oversubscribe=True))
+    made = _planned(nodes, LayoutSpec(n_ranks=n_ranks, ranks_per_node=per_node, oversubscribe=True))
     counts = [len(made.ranks_on(i)) for i in range(len(nodes.nodes))]
 
     total = n_ranks or per_node * len(counts)
@@ -131,7 +132,7 @@ def test_ranks_per_node_fill_in_order(nodes: Allocation, per_node: int, n_ranks:
 @given(topologies(), st.integers(1, 120))
 def test_shared_cores_have_even_loads(topology: NodeTopology, n_ranks: int) -> None:
     """More ranks than cores: no core has two ranks more than another."""
-    made = planned(Allocation.of((("n0", topology),)), LayoutSpec(n_ranks=n_ranks, oversubscribe=True))
+    made = _planned(Allocation.of((("n0", topology),)), LayoutSpec(n_ranks=n_ranks, oversubscribe=True))
     cores = _core_positions(_domains(made, 0))
     assume(n_ranks > len(cores))
 
@@ -143,7 +144,7 @@ def test_shared_cores_have_even_loads(topology: NodeTopology, n_ranks: int) -> N
 @given(allocations(), specs())
 def test_json_round_trip_and_equal_bytes(nodes: Allocation, spec: LayoutSpec) -> None:
     """A plan read back is equal, and planning twice writes the same bytes."""
-    made = planned(nodes, spec)
+    made = _planned(nodes, spec)
 
     assert made == Plan.from_json(made.to_json())
     assert made.to_json() == plan(nodes, spec).to_json()
@@ -152,7 +153,7 @@ def test_json_round_trip_and_equal_bytes(nodes: Allocation, spec: LayoutSpec) ->
 @given(allocations(), specs())
 def test_host_names_do_not_matter(nodes: Allocation, spec: LayoutSpec) -> None:
     """Renaming the hosts renames them in the plan and changes nothing else."""
-    made = planned(nodes, spec)
+    made = _planned(nodes, spec)
     names = {node.host: f"x{len(nodes.nodes) - i}y" for i, node in enumerate(nodes.nodes)}
     renamed = replace(nodes, nodes=tuple(replace(node, host=names[node.host]) for node in nodes.nodes))
     asked = replace(
@@ -168,7 +169,7 @@ def test_host_names_do_not_matter(nodes: Allocation, spec: LayoutSpec) -> None:
 def test_cpu_numbers_do_not_matter(topology: NodeTopology, spec: LayoutSpec, random: Random) -> None:
     """Relabelling the PUs relabels them in the plan and changes nothing else."""
     spec = replace(spec, hosts=(), exclude_hosts=())
-    made = planned(Allocation.of((("n0", topology),)), spec)
+    made = _planned(Allocation.of((("n0", topology),)), spec)
     assume(topology.cores)  # bare PUs have no order but their numbers
     numbers = list(topology.present)
     shuffled = numbers[:]
@@ -199,7 +200,7 @@ def test_refusals_are_ours_and_their_suggestions_fit(nodes: Allocation, spec: La
 def test_nodes_without_a_rank_keep_their_place(nodes: Allocation) -> None:
     """Node indices are positions in the whole allocation, whichever hosts are used."""
     last = nodes.nodes[-1].host
-    made = planned(nodes, LayoutSpec(hosts=(last,)))
+    made = _planned(nodes, LayoutSpec(hosts=(last,)))
 
     assert {Node(host=last, shape_index=nodes.nodes[-1].shape_index)} == {
         made.allocation.nodes[rank.node_index] for rank in made.ranks
