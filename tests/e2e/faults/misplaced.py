@@ -11,7 +11,7 @@ The i-th FAULT is that of rank i; ranks without one do nothing wrong. Every rank
     pin          computes, pinned to the first of its CPUs, as if it were alone on the node
     one-core     computes with two threads, both pinned to the first of its CPUs
     far-policy   takes its memory from the NUMA domain that is farthest from its CPUs
-    far-pages    has taken its memory from there, and then gone back to the policy that it was given
+    far-pages    has memory that a thread of it, which is gone, took from there; its own policy never changed
 
 Standard library only.
 """
@@ -30,9 +30,8 @@ LATE_S = 3.0
 TOUCHED_BYTES = 64 << 20
 NODES = Path("/sys/devices/system/node")
 SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237, "ppc64le": 261, "riscv64": 237}  # asm/unistd.h
-GET_MEMPOLICY = {"x86_64": 239, "aarch64": 236, "ppc64le": 260, "riscv64": 236}
 MPOL_BIND = 2  # linux/mempolicy.h
-N_DOMAINS = 1024  # at least what the kernel was built for, else get_mempolicy(2) fails
+N_DOMAINS = 1024
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -55,29 +54,16 @@ def far_domain(own: set[int]) -> int:
     return max(zip(map(int, distances), sorted(cpus), strict=True))[1]
 
 
-def memory_system_call(numbers: dict[str, int], *arguments: object) -> None:
-    """Call set_mempolicy(2) or get_mempolicy(2)."""
-    if LIBC.syscall(numbers[os.uname().machine], *arguments) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-def touch_far_memory(own: set[int], *, go_back: bool) -> mmap.mmap:
-    """Return memory that is all in a far domain; on request the policy is then as it was before."""
-    old_mode = ctypes.c_int()
-    old_domains = (ctypes.c_ulong * (N_DOMAINS // 64))()
-    n_bits = ctypes.c_ulong(N_DOMAINS)
-    memory_system_call(GET_MEMPOLICY, ctypes.byref(old_mode), old_domains, n_bits, None, ctypes.c_ulong(0))
-    far = (ctypes.c_ulong * (N_DOMAINS // 64))()
+def touch_far_memory(own: set[int], memory: mmap.mmap) -> None:
+    """Have the calling thread take its memory from a far domain from now on, and touch this one."""
     domain = far_domain(own)
+    far = (ctypes.c_ulong * (N_DOMAINS // 64))()
     far[domain // 64] = 1 << domain % 64
-    memory_system_call(SET_MEMPOLICY, ctypes.c_int(MPOL_BIND), far, n_bits)
-    memory = mmap.mmap(-1, TOUCHED_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    for offset in range(0, TOUCHED_BYTES, mmap.PAGESIZE):
+    number = SET_MEMPOLICY[os.uname().machine]
+    if LIBC.syscall(number, ctypes.c_int(MPOL_BIND), far, ctypes.c_ulong(N_DOMAINS)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    for offset in range(0, len(memory), mmap.PAGESIZE):
         memory[offset] = 1
-    if go_back:
-        named = old_domains if any(old_domains) else None
-        memory_system_call(SET_MEMPOLICY, old_mode, named, n_bits if named else ctypes.c_ulong(0))
-    return memory
 
 
 def compute_until(end_s: float) -> None:
@@ -95,7 +81,7 @@ def sleep_elsewhere(cpu: int, end_s: float) -> None:
 def misbehave(fault: str, end_s: float) -> None:
     """Do this, and return when the time has come."""
     own = os.sched_getaffinity(0)
-    memory = None
+    memory = mmap.mmap(-1, TOUCHED_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # no pages before a touch
     match fault:
         case "cpu":
             os.sched_setaffinity(0, {another_cpu(own)})
@@ -112,16 +98,17 @@ def misbehave(fault: str, end_s: float) -> None:
             threading.Thread(target=compute_until, args=(end_s,)).start()
             compute_until(end_s)
         case "far-policy":
-            memory = touch_far_memory(own, go_back=False)
+            touch_far_memory(own, memory)
         case "far-pages":
-            memory = touch_far_memory(own, go_back=True)
+            thread = threading.Thread(target=touch_far_memory, args=(own, memory))
+            thread.start()
+            thread.join()
         case "none":
             pass
         case _:
             sys.exit(f"misplaced.py: there is no fault {fault!r}")
     time.sleep(max(0.0, end_s - time.monotonic()))
-    if memory is not None:
-        memory.close()
+    memory.close()
 
 
 def main() -> None:
