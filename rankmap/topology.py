@@ -226,6 +226,13 @@ class NodeTopology:
             return self, ()
         return replace(self, gpus=tuple(replace(gpu, uuid="") for gpu in self.gpus)), uuids
 
+    def with_uuids(self, uuids: tuple[str, ...]) -> NodeTopology:
+        """Return the node of this make whose GPUs have these UUIDs: what ``without_uuids`` was asked of."""
+        if not uuids:
+            return self
+        gpus = tuple(replace(gpu, uuid=uuid) for gpu, uuid in zip(self.gpus, uuids, strict=True))
+        return replace(self, gpus=gpus)
+
     def numa_of(self, cpus: CpuSet) -> tuple[OsIndex, ...]:
         """Return the os indices of the NUMA domains that these PUs lie in, ascending."""
         return tuple(sorted([d.os_index for d in self.numa_domains if d.cpus.mask & cpus.mask and d.local]))

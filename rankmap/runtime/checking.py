@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from rankmap.observe import Observation, ThreadObservation
     from rankmap.placement import Plan
     from rankmap.report import Report
-    from rankmap.runtime.job import JobRequest
+    from rankmap.runtime.host_job import HostJob
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.rank_process import RankProcess
     from rankmap.runtime.services import Service
 
-__all__ = ["Checker"]
+__all__ = ["Checker", "shortened"]
 
 # When running ranks are looked at: soon, and once more when their MPI library has made its threads.
 _LOOKS_S = (0.3, 2.0)
@@ -43,30 +43,30 @@ _Suspect = tuple[int, int, CpuSet]
 
 
 class Checker:
-    """Compares the ranks of one job with their plan.
+    """Compares the ranks of one host with their plan.
 
     Args:
         plan: Where they should be.
         ranks: What is known of them; what looking finds is noted there.
-        request: What a difference means, how often to look, and how GPUs are looked up (seen_gpus.py).
+        job: What a difference means, how often to look, and how GPUs are looked up (seen_gpus.py).
         say: Tells the user about a finding when the job goes on.
-        stop: Ends the job for this reason.
+        stop: Ends the job because of these differences.
     """
 
     def __init__(
         self,
         plan: Plan,
         ranks: Sequence[RankProcess],
-        request: JobRequest,
+        job: HostJob,
         *,
         say: Callable[[str], None],
-        stop: Callable[[str], None],
+        stop: Callable[[list[str]], None],
     ) -> None:
         self._plan = plan
         self._ranks = ranks
-        self._mode = request.verify
-        self._watch_s = request.watch_s
-        self._all_gpus = request.all_gpus
+        self._mode = job.verify
+        self._watch_s = job.watch_s
+        self._all_gpus = job.all_gpus
         self._say = say
         self._stop = stop
         # How often each suspect lived where it was found, and for how many ticks it had run by then.
@@ -208,7 +208,7 @@ class Checker:
                     of_rank.setdefault(finding.slug, []).append(finding)
         new = [one for one in report.warnings() if (one[0], one[1].slug) not in self._said]
         self._said.update((number, finding.slug) for number, finding in new)
-        for line in _shortened([f"warning: {_line(number, finding)}" for number, finding in new]):
+        for line in shortened([f"warning: {_line(number, finding)}" for number, finding in new]):
             self._say(line)
         lines = [_line(number, finding) for number, finding in report.errors()]
         if self._mode is Verify.WARN:
@@ -218,14 +218,14 @@ class Checker:
             self._said.update(lines)
         elif lines and not self._stopped:
             self._stopped = True
-            text = "\n  ".join(_shortened(lines))
-            self._stop(f"the ranks are not where the plan says, so the job was stopped:\n  {text}")
+            self._stop(lines)
 
 
 def _line(number: int, finding: Finding) -> str:
     return f"rank {number} ({finding.slug}): planned {finding.expected}, found {finding.observed}"
 
 
-def _shortened(lines: Sequence[str]) -> list[str]:
+def shortened(lines: Sequence[str]) -> list[str]:
+    """Return the first of these lines, and how many more there are."""
     n_more = len(lines) - _SHOWN_FINDINGS
     return [*lines[:_SHOWN_FINDINGS], *([f"... and {n_more} more"] if n_more > 0 else [])]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.processes import Found
-    from rankmap.runtime.rank_output import RankOutput
+    from rankmap.runtime.rank_pipes import RankPipes
 
 __all__ = ["Drain"]
 
@@ -24,14 +24,14 @@ class Drain:
     """Waits for the end of the ranks' output; a slow reader of ours is waited for, others are not.
 
     Args:
-        loop: The supervisor's.
-        output: The ranks' output.
+        loop: Of the process that reads it.
+        output: What the ranks write.
         left: Finds what ranks have left behind.
         on_end: Called, maybe more than once, when there is nothing to wait for any more.
     """
 
     def __init__(
-        self, loop: Loop, output: RankOutput, *, left: Callable[[], list[Found]], on_end: Callable[[], None]
+        self, loop: Loop, output: RankPipes, *, left: Callable[[], list[Found]], on_end: Callable[[], None]
     ) -> None:
         self._loop = loop
         self._output = output

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.errors import LaunchError, RankmapError
-from rankmap.runtime import pmi_link, processes
+from rankmap.hostlist import fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rankmap.runtime.loop import Loop
-    from rankmap.runtime.rank_process import RankProcess
+    from rankmap.runtime.rank_state import RankState
 
 __all__ = ["GIVE_UP_S", "Ending", "Outcome"]
 
@@ -53,16 +53,26 @@ class Ending:
 
     Args:
         loop: The supervisor's.
-        host: Where the ranks run.
         kill_grace_s: How long the other ranks may go on after one has failed.
+        send: Sends a signal to all ranks that have not ended, and to what they have started.
+        ask_mpi: Has its argument called, once, with the ranks that are between MPI_Init and MPI_Finalize.
         give_up: Called when the end of a rank has not come long after they were killed.
     """
 
-    def __init__(self, loop: Loop, *, host: str, kill_grace_s: float, give_up: Callable[[], None]) -> None:
-        self.ranks: list[RankProcess] = []
+    def __init__(
+        self,
+        loop: Loop,
+        *,
+        kill_grace_s: float,
+        send: Callable[[signal.Signals], None],
+        ask_mpi: Callable[[Callable[[frozenset[int]], None]], None],
+        give_up: Callable[[], None],
+    ) -> None:
+        self.ranks: list[RankState] = []
         self.outcome: Outcome | None = None
         self._loop = loop
-        self._host = host
+        self._send = send
+        self._ask_mpi = ask_mpi
         self._kill_grace_s = kill_grace_s
         self._give_up = give_up
         self._codes: dict[int, int] = {}
@@ -96,13 +106,9 @@ class Ending:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        """Send a signal to the ranks, and to what they have started: a shell does not pass it on."""
-        running = processes.everything() if self.ranks else []
         for rank in self.ranks:
-            below = [] if rank.ended or rank.seen is None else processes.descendants(rank.seen.pid, running)
-            rank.end(number)
-            for process in below:
-                processes.send_signal(process, number)
+            rank.ended_by_us |= not rank.ended
+        self._send(number)
 
     def on_exit_codes(self, codes: Mapping[int, int], *, log_tail: str) -> None:
         """Judge the ends of ranks by their exit codes, in the order in which the kernel has told of them.
@@ -117,7 +123,7 @@ class Ending:
             if self.ranks[number].end_order < first:
                 self.on_exit_code(self.ranks[number], self._codes.pop(number), log_tail=log_tail)
 
-    def on_exit_code(self, rank: RankProcess, code: int, *, log_tail: str) -> None:
+    def on_exit_code(self, rank: RankState, code: int, *, log_tail: str) -> None:
         """Judge the end of a rank.
 
         Args:
@@ -128,13 +134,13 @@ class Ending:
         rank.ended, rank.exit_code = True, code
         if rank.ended_by_us:
             return
-        where = f"rank {rank.number} on {self._host}"
-        if rank.seen is None:
+        where = f"rank {rank.number} on {rank.host}"
+        if rank.pid is None:
             reason = f"{where} ended with status {code} before the application started{log_tail}"
             self.end(Outcome(status=LaunchError.exit_status, reason=reason))
         elif code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            self.end(Outcome(status=128 - code, reason=f"{where} (pid {rank.seen.pid}) was killed by {name}"))
+            self.end(Outcome(status=128 - code, reason=f"{where} (pid {rank.pid}) was killed by {name}"))
         elif self.outcome is None:
             look_s = _LOOK_S
             if code != 0:
@@ -149,13 +155,14 @@ class Ending:
 
     def on_timeout(self, timeout_s: float, status: int) -> Outcome | None:
         """Return the outcome of a job whose time is over, None when its ranks have ended already."""
-        running = CpuSet.of(rank.number for rank in self.ranks if not rank.ended)
-        if self.ranks and not running:
+        left = [rank for rank in self.ranks if not rank.ended]
+        if self.ranks and not left:
             return None
-        what = f"{_named(running)} still ran on {self._host}" if running else "no rank ran yet"
+        hosts = fold(dict.fromkeys(rank.host for rank in left))
+        what = f"{_named(CpuSet.of(rank.number for rank in left))} still ran on {hosts}" if left else "no rank ran yet"
         return Outcome(status=status, reason=f"--timeout {timeout_s:g} s reached, starting included: {what}")
 
-    def _look_for_waiting_ranks(self, rank: RankProcess, code: int, before: frozenset[int], again_s: float) -> None:
+    def _look_for_waiting_ranks(self, rank: RankState, code: int, before: frozenset[int], again_s: float) -> None:
         """End the job when other ranks wait in MPI for this one, which has ended.
 
         Args:
@@ -164,21 +171,20 @@ class Ending:
             before: Who was still in MPI at the look before.
             again_s: When to look again for ranks that come to MPI only later; twice as late each time.
         """
-        if self._ending or all(other.ended for other in self.ranks):
+        if not self._ending and not all(other.ended for other in self.ranks):
+            self._ask_mpi(lambda in_mpi: self._judge_waiting_ranks(rank, code, before, in_mpi, again_s))
+
+    def _judge_waiting_ranks(
+        self, rank: RankState, code: int, before: frozenset[int], in_mpi: frozenset[int], again_s: float
+    ) -> None:
+        if self._ending:
             return
-        in_mpi = pmi_link.connected(
-            {
-                other.number: (other.seen.pid, other.pmi_ports)
-                for other in self.ranks
-                if other.seen is not None and not other.ended
-            }
-        )
         if not in_mpi or in_mpi != before:  # ranks may be on their way out
             wait_s = _LOOK_S if in_mpi else again_s
             later_s = again_s if in_mpi else min(2 * again_s, _SELDOM_S)
             self._loop.call_after(wait_s, lambda: self._look_for_waiting_ranks(rank, code, in_mpi, later_s))
             return
-        what = f"rank {rank.number} on {self._host} exited with status {code}"
+        what = f"rank {rank.number} on {rank.host} exited with status {code}"
         waiting = f"while {_named(CpuSet.of(in_mpi))} {'was' if len(in_mpi) == 1 else 'were'} still in MPI"
         if code == 0:
             reason = f"{what} without MPI_Finalize {waiting}"

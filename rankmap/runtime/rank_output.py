@@ -1,4 +1,4 @@
-"""Takes every rank's stdout and stderr to the caller, or to files of the rank's own."""
+"""Takes every rank's stdout and stderr, from whichever host, to the caller or to files of the rank's own."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import resource
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from rankmap.errors import RuntimeUnusableError, UsageError
 from rankmap.runtime.output import LONGEST_LINE_BYTES, LineAssembler, Outlet, Writer
+from rankmap.runtime.rank_pipes import ENDS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rankmap.runtime.job import OutputOptions
-    from rankmap.runtime.loop import Loop
 
 __all__ = [
     "RankOutput",
@@ -29,8 +29,6 @@ __all__ = [
     "tell",
 ]
 
-_READ_BYTES = 1 << 16
-_PIPE_READS = 16
 _PROBE_BYTES = 1 << 16
 # Unfinished lines of all ranks together.
 _ALL_LINES_BYTES = 64 << 20
@@ -46,7 +44,6 @@ class _Stream:
 
     rank: int
     end: int
-    fd: int
     lines: LineAssembler
     outlet: Outlet
     path: Path | None = None
@@ -88,57 +85,55 @@ def require_writable(directory: Path, *, what: str) -> None:
 
 
 class RankOutput:
-    """The ranks' output, read in the supervisor's loop.
+    """The ranks' output, on its way to the caller.
 
-    Memory is bounded: what the caller does not take is not read from the ranks, which then wait in write(2). What
-    cannot be written to a rank's file goes to the caller's stdout or stderr, labelled; what cannot be written to
-    stdout goes to stderr. Either is said, once.
+    Memory is bounded: what the caller does not take is not read from the ranks (``full``), which then wait in
+    write(2). What cannot be written to a rank's file goes to the caller's stdout or stderr, labelled; what cannot be
+    written to stdout goes to stderr. Either is said, once.
 
     Args:
-        loop: The supervisor's.
+        wake: Called, from another thread, when ``on_wake`` should be.
         options: Labels, or files.
         n_ranks: Ranks of the job; a single rank's output is passed on as it comes.
         targets: File descriptors that take stdout and stderr.
     """
 
-    def __init__(self, loop: Loop, options: OutputOptions, *, n_ranks: int, targets: tuple[int, int]) -> None:
-        self._loop = loop
+    def __init__(
+        self, wake: Callable[[], None], options: OutputOptions, *, n_ranks: int, targets: tuple[int, int]
+    ) -> None:
+        self._wake = wake
         self._options = options
         self._n_ranks = n_ranks
-        self._outlets = [Outlet(fd, Writer(loop.wake)) for fd in targets]
+        self._outlets = [Outlet(fd, Writer(wake)) for fd in targets]
         self._stderr = self._outlets[1]
         self._writers = [outlet.writer for outlet in self._outlets]
         self._file_writer: Writer | None = None
-        self._paused: list[_Stream] = []
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[tuple[int, int], _Stream] = {}
         self._files: list[_Stream] = []
-        self._n_read = 0
         self.failed = False
         """Whether something could not be written where it was asked for."""
         self.unwanted = False
         """Whether the reader of stdout or stderr has had enough (EPIPE)."""
 
-    def open(self, rank: int) -> list[int]:
-        """Return the file descriptors that become this rank's stdout and stderr; the caller closes them.
+    def open(self, rank: int) -> None:
+        """Make ready for what this rank writes.
 
         Raises:
-            OSError: No more descriptors, or a file cannot be made.
+            OSError: A file cannot be made.
         """
-        return [self._pipe(rank, end) for end in range(len(_NAMES))]
+        for end in range(ENDS):
+            self._streams[rank, end] = self._opened(rank, end)
 
-    def _pipe(self, rank: int, end: int) -> int:
+    def _opened(self, rank: int, end: int) -> _Stream:
         directory = self._options.directory
-        path = None if directory is None else directory / f"rank-{rank}.{_ENDS[end]}"
-        outlet = self._outlets[end] if path is None else self._file(path)
-        lines = self._assembler(rank, label=self._options.label) if path is None else LineAssembler(whole_lines=False)
-        read_end, write_end = os.pipe()
-        os.set_blocking(read_end, False)
-        stream = _Stream(rank=rank, end=end, fd=read_end, lines=lines, outlet=outlet, path=path)
-        if path is not None:
-            self._files.append(stream)
-        self._streams[read_end] = stream
-        self._loop.call_when_readable(read_end, partial(self._read, stream))
-        return write_end
+        if directory is None:
+            lines = self._assembler(rank, label=self._options.label)
+            return _Stream(rank=rank, end=end, lines=lines, outlet=self._outlets[end])
+        path = directory / f"rank-{rank}.{_ENDS[end]}"
+        lines = LineAssembler(whole_lines=False)
+        stream = _Stream(rank=rank, end=end, lines=lines, outlet=self._file(path), path=path)
+        self._files.append(stream)
+        return stream
 
     def _assembler(self, rank: int, *, label: bool) -> LineAssembler:
         prefix = f"[{rank}] ".encode() if label else b""
@@ -147,36 +142,34 @@ class RankOutput:
 
     def _file(self, path: Path) -> Outlet:
         if self._file_writer is None:
-            self._file_writer = Writer(self._loop.wake)
+            self._file_writer = Writer(self._wake)
             self._writers.append(self._file_writer)
         return Outlet(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666), self._file_writer)
 
-    def _read(self, stream: _Stream) -> None:
-        if stream.outlet.writer.full:
-            self._loop.forget(stream.fd)
-            self._paused.append(stream)
-            return
-        try:
-            data = os.read(stream.fd, _READ_BYTES)
-        except BlockingIOError:
-            return
-        self._n_read += len(data)
+    def feed(self, rank: int, end: int, data: bytes) -> None:
+        """Take what a rank has written to stdout (0) or stderr (1); nothing (b"") says that it has closed it."""
+        stream = self._streams[rank, end]
         stream.outlet.write(stream.lines.feed(data) if data else stream.lines.end())
         if not data:
-            self._close(stream)
+            stream.ended = True
+            del self._streams[rank, end]
 
-    def _close(self, stream: _Stream) -> None:
-        self._loop.forget(stream.fd)
-        os.close(stream.fd)
-        del self._streams[stream.fd]
-        stream.ended = True
+    def full(self, rank: int, end: int) -> bool:
+        """Return whether no more should be read there until there is room again."""
+        return self._streams[rank, end].outlet.writer.full
+
+    @property
+    def crowded(self) -> bool:
+        """Whether any way out is full: of several hosts nobody knows whose output is the next to come."""
+        return any(writer.full for writer in self._writers)
+
+    def taken(self) -> bool:
+        """Return whether all that was given was written, or could not be."""
+        return all(writer.empty for writer in self._writers)
 
     def on_wake(self) -> None:
-        """Read on where output waited for room, and find another way for what could not be written."""
+        """Find another way for what could not be written."""
         self._mend()
-        paused, self._paused = self._paused, []
-        for stream in paused:
-            self._loop.call_when_readable(stream.fd, partial(self._read, stream))
 
     def _mend(self) -> None:
         for stream in self._files:
@@ -213,38 +206,19 @@ class RankOutput:
 
     def drained(self) -> bool:
         """Return whether every rank has closed its output, and all of it was written."""
-        return not self._streams and all(writer.empty for writer in self._writers)
-
-    def stalled(self) -> bool:
-        """Return whether what is still open is held open by somebody who is no rank, all ranks having ended.
-
-        So it is when all that has come was written, and when more came since ``count_from_here`` than pipes hold.
-        """
-        if self._n_read > _PIPE_READS * _READ_BYTES * len(self._streams):
-            return True
-        return not self._paused and all(writer.empty for writer in self._writers)
-
-    def count_from_here(self) -> None:
-        """Count what comes from now on, for ``stalled``."""
-        self._n_read = 0
+        return not self._streams and self.taken()
 
     def say(self, text: str) -> None:
         """Write rankmap's own words to stderr, between whole lines of the ranks."""
         self._stderr.write(f"rankmap: {text}\n".encode())
 
     def close(self, *, timeout_s: float | None) -> bool:
-        """Pass on what is left, and return when it is written, or after this long per way out (None: never).
+        """End what is open, and return when all is written, or after this long per way out (None: never).
 
         Returns whether all was taken; else threads of ours still wait to write to the targets.
         """
         for stream in list(self._streams.values()):
-            with suppress(BlockingIOError):
-                for _ in range(_PIPE_READS):  # more than a pipe holds; whoever writes on and on is not waited for
-                    if not (data := os.read(stream.fd, _READ_BYTES)):
-                        break
-                    stream.outlet.write(stream.lines.feed(data))
-            stream.outlet.write(stream.lines.end())
-            self._close(stream)
+            self.feed(stream.rank, stream.end, b"")
         # The files first: what they do not take goes to stdout, and that to stderr.
         lost = {}
         for writer in self._writers[2:] + self._writers[:2]:

@@ -116,32 +116,58 @@ class ControlDirectory:
         if len(os.fsencode(base)) > _UNIX_PATH_BYTES - 40:
             base = "/tmp"  # noqa: S108 - a Unix socket's path holds 107 bytes; the directory made there is private
         try:
-            self.path = Path(tempfile.mkdtemp(prefix="rankmap-", dir=base))
+            self._open(Path(tempfile.mkdtemp(prefix="rankmap-", dir=base)))
         except OSError as error:
-            msg = f"no directory can be made in {base}: {error.strerror}"
-            raise RuntimeUnusableError(msg, hint="make room there, or set TMPDIR to another place") from error
-        self.socket = self.path / "socket"
-        self.lib = self.path / "lib"
-        self.shared_memory = job_directory(self.path.name)
+            raise _no_directory(base, error) from error
+
+    def _open(self, path: Path) -> None:
+        self.path = path
+        self.socket = path / "socket"
+        self.lib = path / "lib"
+        self.shared_memory = job_directory(path.name)
         try:
-            self.shared_memory.mkdir(mode=0o700)
+            self.shared_memory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             self.remove()
             msg = f"{self.shared_memory} cannot be made: {error.strerror}"
             raise RuntimeUnusableError(msg, hint="ranks share memory there: make room, or get permission") from error
+
+    @classmethod
+    def at(cls, path: Path) -> ControlDirectory:
+        """Return the directory of a job whose supervisor is on another host, or on this one: the same path on all.
+
+        Raises:
+            RuntimeUnusableError: It cannot be made, or is somebody else's.
+        """
+        control = cls.__new__(cls)
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise _no_directory(str(path.parent), error) from error
+        if path.stat().st_uid != os.getuid():
+            msg = f"{path} is somebody else's"
+            raise RuntimeUnusableError(msg, hint="launch the job again: it gets another name")
+        control._open(path)
+        return control
 
     def offer_libpmix(self, libpmix: Libpmix) -> tuple[str, ...]:
         """Return the directories that LD_LIBRARY_PATH needs for Dragon to find this libpmix by its own name.
 
         A link alone is not enough: the library looks for its own dependencies beside the link.
         """
-        self.lib.mkdir()
-        (self.lib / "libpmix.so").symlink_to(libpmix.path)
+        self.lib.mkdir(exist_ok=True)
+        with suppress(FileExistsError):  # on the supervisor's own host both it and the agent offer it
+            (self.lib / "libpmix.so").symlink_to(libpmix.path)
         return (str(self.lib), str(libpmix.path.parent))
 
     def remove(self) -> None:
         """Remove both directories and what is in them."""
         remove_directories(self.path)
+
+
+def _no_directory(base: str, error: OSError) -> RuntimeUnusableError:
+    msg = f"no directory can be made in {base}: {error.strerror}"
+    return RuntimeUnusableError(msg, hint="make room there, or set TMPDIR to another place")
 
 
 class Session:

@@ -1,8 +1,8 @@
 """Runs one job: starts the runtime, lets the ranks go when they are where the plan says, and ends everything.
 
 This is the outer process, plain Python without Dragon, so signals work and nothing here can hang in Dragon's C code.
-One loop waits for everything: the head's messages, the shims, the ranks' output, their end (pidfd_open(2)), signals
-and timers. docs/design/0006-supervisor.md draws it.
+One loop waits for everything: the head's messages, what the hands of each host tell (hands.py), signals and timers.
+docs/design/0006-supervisor.md draws it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from rankmap.cpuset import CpuSet
 from rankmap.errors import LaunchError, RankmapError, RuntimeUnusableError
 from rankmap.runtime import services
 from rankmap.runtime.application import start_failure
-from rankmap.runtime.checking import Checker
-from rankmap.runtime.draining import Drain
+from rankmap.runtime.checking import shortened
 from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
+from rankmap.runtime.hands import Hands
+from rankmap.runtime.host_job import HostJob
+from rankmap.runtime.hosts import Host, Hosts
 from rankmap.runtime.job import MISMATCH_STATUS, TIMEOUT_STATUS, JobRequest, JobResult
 from rankmap.runtime.live import live_plan
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.rank_output import RankOutput, raise_descriptor_limit, tell
-from rankmap.runtime.rank_process import RankProcess
-from rankmap.runtime.releasing import Job, release_all
+from rankmap.runtime.rank_process import pump_stdin
+from rankmap.runtime.rank_state import RankState
 from rankmap.runtime.session import Session
 from rankmap.runtime.wire import Connection, Message, listen
 
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
     from rankmap.placement import Plan
     from rankmap.runtime.inside import InsideSession
-    from rankmap.runtime.processes import Found
     from rankmap.runtime.session import ControlDirectory
 
 __all__ = ["Supervisor"]
@@ -60,19 +61,28 @@ class Supervisor:
         self.control = control
         self.start_session = start
         self.loop = Loop(_SIGNALS, self._on_wake)
-        self.ending = Ending(self.loop, host=request.host, kill_grace_s=request.kill_grace_s, give_up=self._give_up)
+        self.ending = Ending(
+            self.loop,
+            kill_grace_s=request.kill_grace_s,
+            send=lambda number: self.hosts.tell({"kind": "signal", "number": int(number)}),
+            ask_mpi=lambda then: self.hosts.ask_mpi(then),  # noqa: PLW0108 - the hosts come with the plan
+            give_up=self._give_up,
+        )
         self.session: Session | InsideSession | None = None
         self.head: Connection | None = None
         self.head_pid = 0
         self.plan: Plan | None = None
-        self.ranks: list[RankProcess] = []
-        self.checker: Checker | None = None
+        self.ranks: list[RankState] = []
+        self.hosts = Hosts([], self._on_host)
+        self.hands: Hands | None = None
         self.output: RankOutput | None = None
-        self.drain: Drain | None = None
         self.slack_ns = services.own_slack_ns()
-        self.services: tuple[services.Service, ...] = ()
-        self.watch: services.Watch | None = None
-        self.interrupted = self.runtime_gone = self.finishing = self.done = self.by_force = False
+        self.interrupted = self.draining = self.runtime_gone = self.finishing = self.done = self.by_force = False
+
+    @property
+    def _hands(self) -> Hands:
+        assert self.hands is not None  # noqa: S101 - made with the plan
+        return self.hands
 
     @property
     def _session(self) -> Session | InsideSession:
@@ -96,6 +106,7 @@ class Supervisor:
                 self.loop.call_after(self.request.timeout_s, self._on_timeout)
             while not self.done:
                 self._step()
+            self.hosts.gather_reports(self.loop)
         return self._result()
 
     def _end_session(self) -> None:
@@ -105,8 +116,8 @@ class Supervisor:
             stuck = self.session.end(head_pid=self.head_pid, force=self.by_force, hurry=lambda: self.loop.caught)
             if stuck:
                 self.say(f"processes {', '.join(map(str, stuck))} cannot be ended: stuck in the kernel, or not ours")
-        if self.watch is not None:
-            self.watch.close()
+        if self.hands is not None:
+            self.hands.close()
 
     def _end_output(self) -> None:
         taken = self.output is None or self.output.close(timeout_s=_OUTPUT_GRACE_S)
@@ -121,17 +132,20 @@ class Supervisor:
         except OSError as error:  # no descriptor left, no memory: not a reason to leave anything behind
             self._end(Outcome(status=LaunchError.exit_status, reason=f"rankmap cannot go on: {error}"))
         self._finish_when_over()
+        if self.hands is not None:
+            self.hands.after_step()
 
     def _on_wake(self, signals: list[int]) -> None:
         if self._session.failure is not None and self.plan is None:
             raise self._session.failure
         if self.output is not None:
             self.output.on_wake()
+            self._hands.on_wake()
             if self.output.unwanted and self.ending.outcome is None:
                 # As for any program in a pipeline whose reader has had enough: no word about it.
                 self._end(Outcome(status=128 + signal.SIGPIPE, reason=""))
         for number in signals:
-            if self.interrupted or not self.ranks or any(rank.seen is None for rank in self.ranks):
+            if self.interrupted or not self.ranks or any(rank.pid is None for rank in self.ranks):
                 self._give_up()  # asked twice, or nothing of the application has run: no reason to wait
             self.interrupted = True
             self.loop.call_after(_INTERRUPT_S, self._give_up)
@@ -195,7 +209,7 @@ class Supervisor:
             self._drop(connection)
         for message in messages or ():
             if message["kind"] == "shim":
-                self._on_shim(self.ranks[message["rank"]], connection, message)
+                self._hands.take_in(connection, message)
             else:
                 self.head = connection
                 self.loop.call_when_readable(connection, lambda: self._on_head(connection))
@@ -249,20 +263,55 @@ class Supervisor:
         plan = self.plan
         if remark:
             self.say(remark)
-        self.ranks = self.ending.ranks = [RankProcess(number) for number in range(plan.n_ranks)]
-        targets, n_ranks = self._session.output_descriptors, plan.n_ranks
-        self.output = RankOutput(self.loop, request.output, n_ranks=n_ranks, targets=targets)
-        self.drain = Drain(self.loop, self.output, left=self._left_by_ranks, on_end=self._finish)
-        self.checker = Checker(plan, self.ranks, request, say=self.say, stop=self._on_mismatch)
+        self.ranks = self.ending.ranks = [RankState(number=one.rank, host=one.host) for one in plan.iter_ranks()]
+        targets = self._session.output_descriptors
+        self.output = RankOutput(self.loop.wake, request.output, n_ranks=plan.n_ranks, targets=targets)
+        for rank in self.ranks:
+            self.output.open(rank.number)
+        self._prepare(plan)
         socket = str(self.control.socket)
         self._tell_head({"kind": "start", "starts": starts, "backend": request.backend, "socket": socket})
         self.loop.call_after(_SHIMS_TIMEOUT_S, self._check_shims_came)
 
+    def _prepare(self, plan: Plan) -> None:
+        """Give every host its share of the job."""
+        assert self.output is not None  # noqa: S101
+        host = Host(name=plan.allocation.nodes[0].host, node_index=0, do=lambda message: self._hands.do(message))  # noqa: PLW0108 - they come into being below
+        self.hands = Hands(
+            self.loop,
+            self._session,
+            self.output,
+            tell=lambda message: self.hosts.hear(host, message),
+            stdin=pump_stdin,
+        )
+        self.hosts = Hosts([host], self._on_host)
+        host.do({"kind": "prepare", "job": self._host_job(plan, host)})
+
+    def _host_job(self, plan: Plan, host: Host) -> HostJob:
+        request = self.request
+        return HostJob(
+            name=self.control.path.name,
+            plan=plan,
+            node_index=host.node_index,
+            applications=request.applications,
+            head_pid=self.head_pid,
+            slack_ns=self.slack_ns,
+            drop_paths=request.drop_paths,
+            reserve=request.reserve,
+            gpu_variables=request.gpu_variables,
+            all_gpus=request.all_gpus,
+            verify=request.verify,
+            watch_s=request.watch_s,
+            stdin_rank=request.stdin_rank,
+            inherited_ranks=request.inherited_ranks,
+            defaults=request.defaults,
+        )
+
     def _check_shims_came(self) -> None:
-        missing = CpuSet.of(rank.number for rank in self.ranks if rank.seen is None and not rank.ended)
+        missing = CpuSet.of(rank.number for rank in self.ranks if rank.pid is None and not rank.ended)
         self._give_up_on(missing, f"ranks {missing} did not start within {_SHIMS_TIMEOUT_S:.0f} s")
 
-    def _check_code_came(self, rank: RankProcess) -> None:
+    def _check_code_came(self, rank: RankState) -> None:
         if rank.exit_code is None:
             self._give_up_on(CpuSet.of([rank.number]), f"Dragon does not say how rank {rank.number} ended")
 
@@ -273,73 +322,57 @@ class Supervisor:
 
     # -- the ranks ------------------------------------------------------------------------------------------------
 
-    def _on_shim(self, rank: RankProcess, connection: Connection, message: Message) -> None:
-        rank.report(connection, message)
-        if rank.pidfd is not None:
-            self.loop.call_when_readable(rank.pidfd, lambda: self._on_rank_end(rank))
-        else:
-            self._on_rank_end(rank)
-        self.loop.call_when_readable(connection, lambda: self._on_rank_message(rank, connection))
-        if self.ending.outcome is not None:
-            rank.end(signal.SIGTERM)
-        elif all(rank.seen is not None for rank in self.ranks):
+    def _on_host(self, host: Host, message: Message) -> None:
+        """Take what the hands of a host tell."""
+        match message["kind"]:
+            case "shims":
+                self._on_shims(message["ranks"])
+            case "checked":
+                self._start_applications()
+            case "misplaced":
+                self._on_mismatch(message["lines"])
+            case "failed":
+                self._on_failed_start(message)
+            case "ended":
+                self._on_rank_end(self.ranks[message["rank"]])
+            case "service" if not self.finishing:
+                where = f" on {host.name}" if len(self.hosts) > 1 else ""
+                self._on_runtime_end(f"its {message['name']} (pid {message['pid']}){where} ended")
+            case "say":
+                self.say(message["text"])
+            case "trouble":
+                self._end(Outcome(status=message["status"], reason=message["reason"], hint=message["hint"]))
+            case _:  # an answer that hosts.py has noted
+                pass
+
+    def _on_failed_start(self, message: Message) -> None:
+        rank = self.ranks[message["rank"]]
+        status, why, hint = start_failure(message["what"], message["path"], message["errno"])
+        rank.ended_by_us = True
+        self._end(Outcome(status=status, reason=f"rank {rank.number} on {rank.host}: {why}", hint=hint))
+
+    def _on_shims(self, pids: list[list[int]]) -> None:
+        for number, pid in pids:
+            self.ranks[number].pid = pid
+        if self.ending.outcome is None and all(rank.pid is not None for rank in self.ranks):
             self._tell_head({"kind": "quiet"})
-            self._keep_services_aside()
-            self._start_applications()
-
-    def _keep_services_aside(self) -> None:
-        """Now that every rank's pid is known, all else in the runtime is Dragon's own."""
-        ranks = {rank.seen.pid for rank in self.ranks if rank.seen is not None}
-        self.services = services.keep_aside(
-            self._session.services(ranks),
-            head_pid=self.head_pid,
-            reserve=self.request.reserve,
-            lower=not self._session.runtime_stays,
-        )
-        self.watch = services.Watch(self.loop, self._session.vital(self.services), self._on_service_end)
-
-    def _on_service_end(self, service: services.Service) -> None:
-        if not self.finishing:
-            self._on_runtime_end(f"its {service.name} (pid {service.pid}) ended")
+            self.hosts.tell({"kind": "check"})
 
     def _start_applications(self) -> None:
-        """Give the ranks leave to go, if they are where the plan says."""
-        assert self.checker is not None  # noqa: S101
-        self.checker.check()
-        if self.ending.outcome is None:
-            assert self.plan is not None  # noqa: S101
-            assert self.output is not None  # noqa: S101
-            job = Job(name=self.control.path.name, plan=self.plan, request=self.request, slack_ns=self.slack_ns)
-            release_all(self.ranks, job, self.output)
+        """Give the ranks leave to go, if all of them are where the plan says."""
+        if self.ending.outcome is None and self.hosts.checked:
+            if lines := self.hosts.lines():
+                self._on_mismatch(lines)
+            else:
+                self.hosts.tell({"kind": "release"})
 
-    def _on_mismatch(self, reason: str) -> None:
+    def _on_mismatch(self, lines: list[str]) -> None:
+        text = "\n  ".join(shortened(lines))
+        reason = f"the ranks are not where the plan says, so the job was stopped:\n  {text}"
         hint = "docs/findings.md has causes and cures; --verify warn goes on all the same"
         self._end(Outcome(status=MISMATCH_STATUS, reason=reason, hint=hint))
 
-    def _on_rank_message(self, rank: RankProcess, connection: Connection) -> None:
-        messages = connection.receive()
-        for message in messages or ():
-            if message["kind"] == "goes":
-                rank.goes(message)
-                continue
-            status, why, hint = start_failure(message["what"], message["path"], message["errno"])
-            rank.ended_by_us = True
-            reason = f"rank {rank.number} on {self.request.host}: {why}"
-            self._end(Outcome(status=status, reason=reason, hint=hint))
-        if messages is None:
-            self._drop(connection)
-            rank.connection = None
-            rank.running = rank.released and not rank.ended_by_us
-            if self.checker is not None and all(other.running or other.ended for other in self.ranks):
-                self.checker.check()
-                self.checker.look_later(self.loop)
-
-    def _on_rank_end(self, rank: RankProcess) -> None:
-        if rank.pidfd is not None:
-            self.loop.forget(rank.pidfd)
-            rank.close_pidfd()
-        if not any(other.ended for other in self.ranks) and not self._session.runtime_stays:
-            services.set_slack([service.pid for service in self.services], services.START_SLACK_NS)
+    def _on_rank_end(self, rank: RankState) -> None:
         rank.ended = True
         rank.end_order = sum(other.ended for other in self.ranks)
         if rank.exit_code is None:
@@ -367,11 +400,12 @@ class Supervisor:
     def _finish_when_over(self) -> None:
         if self.finishing or not self.ranks or any(rank.exit_code is None for rank in self.ranks):
             return
-        assert self.drain is not None  # noqa: S101
-        self._finish() if self.interrupted else self.drain.check()
-
-    def _left_by_ranks(self) -> list[Found]:
-        return self._session.left_by_ranks({service.pid for service in self.services}) if self.services else []
+        if not self.draining:
+            self.draining = True
+            self.hosts.tell({"kind": "drain"})
+        assert self.output is not None  # noqa: S101
+        if self.interrupted or (self.hosts.drained and self.output.drained()):
+            self._finish()
 
     def _finish(self) -> None:
         if not self.finishing:
@@ -393,6 +427,6 @@ class Supervisor:
             reason=outcome.reason,
             hint=outcome.hint,
             plan=self.plan,
-            report=None if self.checker is None else self.checker.report(self.services),
+            report=self.hosts.report(),
             exit_codes={rank.number: rank.exit_code for rank in self.ranks if rank.exit_code is not None},
         )

@@ -1,9 +1,12 @@
-"""Messages between the supervisor, the head inside the Dragon runtime, and the shims, on a Unix socket.
+"""Messages between the supervisor, the head inside the Dragon runtime, the shims and the agents of other hosts.
 
 One message is a 4-byte length (big endian) and a dict in Python's marshal format; file descriptors may travel beside
 it (SCM_RIGHTS). Marshal, because the shim runs once per rank in front of the application and importing json costs it
-12 ms of CPU, as much as starting Python. Both ends are the same interpreter, and the socket lies in a directory that
-only its owner can enter, which is what marshal needs.
+12 ms of CPU, as much as starting Python. Both ends are the same version of Python, and nobody else
+can write there (a socket in a directory that only its owner can enter; link.py), which is what marshal needs.
+
+What ranks write goes from an agent to the supervisor in frames, on a connection of its own: rank, end (0 stdout, 1
+stderr) and length, then so many bytes; none says that the rank has closed it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import marshal
 import os
 import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 from rankmap.errors import LaunchError
@@ -19,12 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Connection", "Message", "listen"]
+__all__ = ["Connection", "Frames", "Message", "frame", "listen"]
 
 Message = dict[str, Any]
 """One message: ``kind`` says which; the rest is its data: None, bool, int, float, str, and lists and dicts of them."""
 
 _CHUNK_BYTES = 1 << 16
+_FRAME_CHUNK_BYTES = 1 << 18
+_FRAME = struct.Struct("!IBI")
 _LENGTH_BYTES = 4
 _MAX_MESSAGE_BYTES = 64 << 20
 
@@ -75,7 +81,7 @@ class Connection:
             data = self.sock.recv(_CHUNK_BYTES)
         except BlockingIOError:
             return []
-        except ConnectionResetError:
+        except (ConnectionResetError, TimeoutError):
             return None
         if not data:
             return None
@@ -107,6 +113,53 @@ def _parse(body: bytes) -> Message:
         msg = f"rankmap's socket carried a message without a kind: {body[:200]!r}"
         raise LaunchError(msg)
     return message
+
+
+def frame(rank: int, end: int, data: bytes) -> bytes:
+    """Return what says that this rank wrote this to stdout (0) or stderr (1)."""
+    return _FRAME.pack(rank, end, len(data)) + data
+
+
+class Frames:
+    """Reads frames from a connection that carries nothing else.
+
+    Args:
+        connection: A non-blocking one.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._buffer = b""
+
+    def fileno(self) -> int:
+        """Return the socket's file descriptor, for selectors."""
+        return self._connection.fileno()
+
+    def read(self) -> list[tuple[int, int, bytes]] | None:
+        """Read once, and return (rank, end, data) of what has come whole; None when the other end is gone."""
+        try:
+            data = self._connection.sock.recv(_FRAME_CHUNK_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        if not data:
+            return None
+        buffer = self._buffer + data
+        frames, start = [], 0
+        while len(buffer) - start >= _FRAME.size:
+            rank, end, length = _FRAME.unpack_from(buffer, start)
+            stop = start + _FRAME.size + length
+            if stop > len(buffer):
+                break
+            frames.append((rank, end, buffer[start + _FRAME.size : stop]))
+            start = stop
+        self._buffer = buffer[start:]
+        return frames
+
+    def close(self) -> None:
+        """Close this end."""
+        self._connection.close()
 
 
 def listen(path: Path, backlog: int) -> socket.socket:

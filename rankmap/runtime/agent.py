@@ -1,0 +1,313 @@
+"""The agent: rankmap's process on each host of a job that has several. It owns that host for the job.
+
+Run as ``python -m rankmap.agent`` by ssh, srun, mpiexec, drun or Dragon itself (starting.py), with a ticket
+that says where the supervisor is and proves that it is ours: in RANKMAP_TICKET, else as a line on its standard input.
+It looks at the host, starts what Dragon's launcher wants started there, has the hands (hands.py) work for the
+supervisor, and passes on what the ranks write, on a connection of its own. Else it sleeps. When the supervisor says
+so, or is gone, nothing of the job is left here: no process, no shared memory, no directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankmap.errors import RankmapError
+from rankmap.runtime.hands import Hands
+from rankmap.runtime.host_facts import look
+from rankmap.runtime.kept import Kept
+from rankmap.runtime.link import connect
+from rankmap.runtime.loop import Loop
+from rankmap.runtime.output import Outlet, Writer
+from rankmap.runtime.processes import adopt_orphans
+from rankmap.runtime.rank_output import raise_descriptor_limit
+from rankmap.runtime.wire import Connection, Message, frame, listen
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping
+
+    from rankmap.cpuset import CpuSet
+    from rankmap.runtime.session import ControlDirectory
+    from rankmap.topology import Gpu, NodeTopology
+
+    ThisHost = Callable[[Mapping[str, str], CpuSet], NodeTopology]
+
+__all__ = ["DOOR", "TICKET_VARIABLE", "serve"]
+
+TICKET_VARIABLE = "RANKMAP_TICKET"
+DOOR = "door"
+"""What the socket in the control directory is called at which shims and the head report."""
+
+_END_GRACE_S = 5.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Output:
+    """Takes what the ranks write to the supervisor, in order, in a thread of its own."""
+
+    def __init__(self, connection: Connection, wake: Callable[[], None]) -> None:
+        self._outlet = Outlet(connection.fileno(), Writer(wake))
+
+    def feed(self, rank: int, end: int, data: bytes) -> None:
+        """Take what a rank has written."""
+        self._outlet.write(frame(rank, end, data))
+
+    def full(self, rank: int, end: int) -> bool:
+        """Return whether no more should be read until there is room again."""
+        del rank, end
+        return self._outlet.writer.full
+
+    def taken(self) -> bool:
+        """Return whether nothing waits to be sent."""
+        return self._outlet.writer.empty
+
+    def close(self, *, timeout_s: float) -> None:
+        """Return when all was sent, or the time is over."""
+        self._outlet.writer.close(timeout_s=timeout_s)
+
+
+class Agent:
+    """One host's agent.
+
+    Args:
+        supervisor: The connection to it.
+        output: The one for what the ranks write.
+        job: The job's name.
+        runtime_stays: Whether the runtime goes on when the job has ended.
+        this_host: Reads this host's topology, of a job in this environment, the site keeping these CPUs.
+    """
+
+    def __init__(
+        self, supervisor: Connection, output: Connection, *, job: str, runtime_stays: bool, this_host: ThisHost
+    ) -> None:
+        self.supervisor = supervisor
+        self.this_host = this_host
+        self.control: ControlDirectory | None = None
+        self.loop = Loop(_SIGNALS, self._on_wake)
+        self.head: Connection | None = None
+        self.stdin: int | None = None
+        self.over = False
+        self.gentle = False
+        self.environ: dict[str, str] = dict(os.environ)
+        self.kept = Kept(job, runtime_stays=runtime_stays, above=_ancestors())
+        self.output = _Output(output, self.loop.wake)
+        self.hands = Hands(self.loop, self.kept, self.output, tell=self.tell, stdin=self._open_stdin)
+
+    def run(self) -> None:
+        """Serve the supervisor until it says that the job is over, or is gone."""
+        with self.loop:
+            self.loop.call_when_readable(self.supervisor, self._on_supervisor)
+            if self.kept.shared_memory.fileno() >= 0:
+                self.loop.call_when_readable(self.kept.shared_memory, self.kept.shared_memory.look)
+            try:
+                while not self.over:
+                    self.loop.step()
+                    self.hands.after_step()
+                    self.kept.reap()
+            finally:
+                self.end()
+
+    def tell(self, message: Message) -> None:
+        """Tell the supervisor; when it is gone the loop hears of that."""
+        with suppress(OSError):
+            self.supervisor.send(message)
+
+    def end(self) -> None:
+        """Leave nothing of the job."""
+        if self.gentle:
+            self.kept.wait(timeout_s=_END_GRACE_S)
+        stuck = self.kept.end()
+        self.hands.close()
+        self.output.close(timeout_s=_END_GRACE_S)
+        if self.control is not None:
+            self.control.remove()
+        self.tell({"kind": "over", "stuck": stuck})
+
+    def _on_wake(self, signals: list[int]) -> None:
+        self.hands.on_wake()
+        if signals:  # the batch system ends the job; the supervisor has got the same signal, or will see us go
+            self.tell({"kind": "signalled", "number": signals[0]})
+
+    def _on_supervisor(self) -> None:
+        try:
+            messages = self.supervisor.receive()
+        except OSError:
+            messages = None
+        if messages is None:
+            self.over = True
+        for message in messages or ():
+            try:
+                self._do(message)
+            except RankmapError as error:
+                hint = error.hint
+                self.tell({"kind": "trouble", "status": error.exit_status, "reason": error.message, "hint": hint})
+
+    def _do(self, message: Message) -> None:
+        match message["kind"]:
+            case "look":
+                self._look(message)
+            case "spawn":
+                self._spawn(message["number"], message["command"])
+            case "head":
+                if self.head is not None:
+                    with suppress(OSError):
+                        self.head.send(message["message"])
+            case "stdin":
+                self._write_stdin(message["data"])
+            case "over":
+                self.gentle = bool(message["gentle"])
+                self.over = True
+            case _:
+                self.hands.do(message)
+
+    def _look(self, message: Message) -> None:
+        """Take over the supervisor's environment, make the job's directories, and say what this host is like."""
+        self.environ = os.environ | message["environ"]
+        os.environ.update(message["environ"])
+        facts, self.control = look(message, self.environ, this_host=self.this_host)
+        listener = listen(self.control.path / DOOR, 4096)
+        self.loop.call_when_readable(listener, lambda: self._accept(listener))
+        self.tell({"kind": "looked", **facts})
+
+    # -- those of this host ---------------------------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(BlockingIOError):
+            connection = Connection(listener.accept()[0])
+            connection.sock.settimeout(_END_GRACE_S)
+            self.loop.call_when_readable(connection, lambda: self._on_first_message(connection))
+
+    def _on_first_message(self, connection: Connection) -> None:
+        messages = connection.receive()
+        if messages is None:
+            self.loop.forget(connection)
+            connection.close()
+        for message in messages or ():
+            if message["kind"] == "shim":
+                self.hands.take_in(connection, message)
+            else:
+                self.head = connection
+                self.loop.call_when_readable(connection, lambda: self._on_head(connection))
+                self.tell({"kind": "head", "message": message})
+
+    def _on_head(self, connection: Connection) -> None:
+        messages = connection.receive()
+        for message in messages or ():
+            self.tell({"kind": "head", "message": message})
+        if messages is None:
+            self.loop.forget(connection)
+            connection.close()
+            self.head = None
+            self.tell({"kind": "head", "message": None})
+
+    def _spawn(self, number: int, command: str) -> None:
+        """Start what Dragon's launcher wants started on this host, and pass on what it says."""
+        process = subprocess.Popen(  # noqa: S602 - Dragon writes a shell command, as for ssh
+            command,
+            shell=True,
+            executable="/bin/bash",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environ,
+            cwd="/",
+            process_group=0,
+        )
+        open_ends = {1: process.stdout, 2: process.stderr}
+        for end, pipe in open_ends.items():
+            assert pipe is not None  # noqa: S101
+            self.loop.call_when_readable(pipe, partial(self._pass_on, number, process, end, open_ends))
+
+    def _pass_on(self, number: int, process: subprocess.Popen[bytes], end: int, open_ends: dict[int, Any]) -> None:
+        pipe = open_ends[end]
+        data = os.read(pipe.fileno(), 1 << 16)
+        if data:
+            self.tell({"kind": "said", "number": number, "end": end, "data": data})
+            return
+        self.loop.forget(pipe)
+        pipe.close()
+        del open_ends[end]
+        if not open_ends:
+            self.tell({"kind": "exited", "number": number, "status": process.wait()})
+
+    def _open_stdin(self) -> int:
+        read_end, self.stdin = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.stdin, False)
+        self.tell({"kind": "stdin"})
+        return read_end
+
+    def _write_stdin(self, data: bytes) -> None:
+        """Write this for the rank that reads the caller's input, and ask for more when it has been taken."""
+        if self.stdin is None:
+            return
+        if not data:
+            os.close(self.stdin)
+            self.stdin = None
+            return
+        try:
+            written = os.write(self.stdin, data)
+        except BlockingIOError:
+            written = 0
+        except OSError:  # the rank has had enough
+            os.close(self.stdin)
+            self.stdin = None
+            return
+        if written < len(data):
+            self.loop.call_after(0.01, lambda: self._write_stdin(data[written:]))
+        else:
+            self.tell({"kind": "stdin"})
+
+
+def _ancestors() -> set[int]:
+    """Return the pids of what has started this process: ssh's and the batch system's own, maybe marked like the job."""
+    found, pid = set(), os.getppid()
+    while pid > 1:
+        found.add(pid)
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        except OSError:
+            break
+    return found
+
+
+def _ticket(environ: Mapping[str, str]) -> dict[str, Any]:
+    text = environ.get(TICKET_VARIABLE) or sys.stdin.readline()
+    ticket: dict[str, Any] = json.loads(text)
+    return ticket
+
+
+def serve(this_host: ThisHost, all_gpus: Callable[[str], tuple[Gpu, ...]]) -> int:
+    """Find the supervisor and serve it; return the exit status.
+
+    Args:
+        this_host: Reads this host's topology, of a job in this environment, the site keeping these CPUs.
+        all_gpus: Returns a vendor's GPUs on this host, as they are when it is called.
+    """
+    ticket = _ticket(os.environ)
+    os.environ.pop(TICKET_VARIABLE, None)
+    try:
+        secret = bytes.fromhex(ticket["secret"])
+        supervisor, output = (connect(ticket["addresses"], secret) for _ in range(2))
+    except OSError as error:
+        sys.stderr.write(f"rankmap: {os.uname().nodename} cannot reach the job's supervisor: {error}\n")
+        return 1
+    raise_descriptor_limit()
+    adopt_orphans()
+    who = {"kind": "agent", "index": ticket.get("index"), "host": os.uname().nodename, "pid": os.getpid()}
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    names = [os.environ[name] for name in ("SLURMD_NODENAME", "HOSTNAME") if name in os.environ]
+    supervisor.send({**who, "boot": boot, "names": names})
+    output.send({**who, "kind": "output", "boot": boot})
+    agent = Agent(
+        supervisor, output, job=ticket["job"], runtime_stays=ticket["stays"], this_host=this_host, all_gpus=all_gpus
+    )
+    agent.run()
+    return 0

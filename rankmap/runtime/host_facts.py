@@ -1,0 +1,106 @@
+"""What an agent finds out about its host before anything of the job starts there, and what it makes ready."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankmap.codec import decode, encode
+from rankmap.cpuset import CpuSet
+from rankmap.plan_record import topology_digest
+from rankmap.runtime import application
+from rankmap.runtime.libpmix import find_libpmix
+from rankmap.runtime.processes import require_pidfd
+from rankmap.runtime.rank_output import require_writable
+from rankmap.runtime.session import ControlDirectory
+from rankmap.runtime.shared_memory import require_room
+from rankmap.topology import NodeTopology
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rankmap.runtime.wire import Message
+
+__all__ = ["HostFacts", "facts_of", "look"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """One host as its agent sees it.
+
+    Args:
+        name: What the user or the batch system calls it.
+        own_name: What it calls itself (uname(2)).
+        topology: Its topology, as a program in the job's environment has it.
+        paths: The applications of the job's parts, as they are found there.
+    """
+
+    name: str
+    own_name: str
+    topology: NodeTopology
+    paths: tuple[str, ...]
+
+
+def look(
+    message: Message,
+    environ: Mapping[str, str],
+    *,
+    this_host: Callable[[Mapping[str, str], CpuSet], NodeTopology],
+) -> tuple[dict[str, Any], ControlDirectory]:
+    """Make the job's directories on this host, check what the job needs of it, and say what it is like.
+
+    Args:
+        message: ``control`` (the job's directory), ``kept`` (CPUs that its site keeps), ``commands`` (of each part),
+            ``cwd``, ``set_env`` and whether it needs ``libpmix``.
+        environ: The job's environment.
+        this_host: Reads the topology.
+
+    Raises:
+        RankmapError: Something that the job needs is not there.
+    """
+    control = ControlDirectory.at(Path(message["control"]))
+    try:
+        require_writable(control.path, what=f"the job's directory {control.path}")
+        require_pidfd()
+        require_room(environ)
+        library = find_libpmix(environ) if message["libpmix"] else None
+        if library is not None:
+            control.offer_libpmix(library)
+        found = [
+            application.resolve(argv, cwd=Path(message["cwd"]), environ=environ, set_env=message["set_env"])
+            for argv in message["commands"]
+        ]
+        shape, uuids = this_host(environ, CpuSet.parse(message["kept"])).without_uuids()
+    except BaseException:
+        control.remove()
+        raise
+    facts = {
+        "own_name": os.uname().nodename,
+        "digest": topology_digest(shape),
+        "shape": encode(shape),
+        "uuids": list(uuids),
+        "paths": [one.path for one in found],
+        "libpmix": "" if library is None else str(library.path),
+    }
+    return facts, control
+
+
+def facts_of(name: str, message: Message, shapes: dict[str, NodeTopology]) -> HostFacts:
+    """Return what an agent has found; equal hosts share one shape.
+
+    Args:
+        name: What its host is called.
+        message: What ``look`` returned there.
+        shapes: Those that are known, by digest; new ones are added.
+    """
+    digest = message["digest"]
+    if digest not in shapes:
+        shapes[digest] = decode(NodeTopology, message["shape"], where=f"the topology of {name}")
+    return HostFacts(
+        name=name,
+        own_name=message["own_name"],
+        topology=shapes[digest].with_uuids(tuple(message["uuids"])),
+        paths=tuple(message["paths"]),
+    )

@@ -1,0 +1,135 @@
+"""The hosts of a job, as the supervisor sees them: it speaks to the hands on each (hands.py), and hears from them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rankmap.report import Report
+    from rankmap.runtime.loop import Loop
+    from rankmap.runtime.wire import Message
+
+__all__ = ["Host", "Hosts"]
+
+_REPORT_WAIT_S = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Host:
+    """One host that has ranks.
+
+    Args:
+        name: Its name in the plan.
+        node_index: Its position in the plan's allocation.
+        do: Says something to the hands there.
+        lines: How its ranks differ from the plan, once they were looked at before the start; None before that.
+        drained: Whether all that its ranks wrote has been passed on.
+        report: What is known of its ranks in the end.
+        gone: Whether it cannot be reached any more.
+    """
+
+    name: str
+    node_index: int
+    do: Callable[[Message], None]
+    lines: list[str] | None = None
+    drained: bool = False
+    report: Report | None = None
+    gone: bool = False
+
+
+@dataclass(slots=True)
+class _Question:
+    """What was asked of the hosts, which of them have not answered yet, and the ranks of the answers."""
+
+    then: Callable[[frozenset[int]], None]
+    waiting: set[str] = field(default_factory=set)
+    ranks: set[int] = field(default_factory=set)
+
+
+class Hosts:
+    """All hosts of a job.
+
+    Args:
+        hosts: Those that have ranks, in the plan's order.
+        on_message: Called with what the hands of a host tell, after it was noted here.
+    """
+
+    def __init__(self, hosts: Iterable[Host], on_message: Callable[[Host, Message], None]) -> None:
+        self.hosts = list(hosts)
+        self._on_message = on_message
+        self._question = _Question(lambda _ranks: None)
+
+    def tell(self, message: Message) -> None:
+        """Say this to every host that can be reached."""
+        for host in self.hosts:
+            if not host.gone:
+                host.do(message)
+
+    def __len__(self) -> int:
+        return len(self.hosts)
+
+    def hear(self, host: Host, message: Message) -> None:
+        """Note what the hands of a host tell, and pass it on."""
+        match message["kind"]:
+            case "checked":
+                host.lines = message["lines"]
+            case "drained":
+                host.drained = True
+            case "report":
+                host.report = message["report"]
+            case "mpi":
+                self._answer(host, message["ranks"])
+            case _:
+                pass
+        self._on_message(host, message)
+
+    def ask_mpi(self, then: Callable[[frozenset[int]], None]) -> None:
+        """Have this called with the ranks that are in MPI; a question that was not answered yet is dropped."""
+        self._question = _Question(then, {host.name for host in self.hosts if not host.gone})
+        if self._question.waiting:
+            self.tell({"kind": "mpi"})
+        else:
+            then(frozenset())
+
+    def _answer(self, host: Host, ranks: Iterable[int]) -> None:
+        question = self._question
+        if host.name in question.waiting:
+            question.waiting.discard(host.name)
+            question.ranks.update(ranks)
+            if not question.waiting:
+                question.then(frozenset(question.ranks))
+
+    def lose(self, host: Host) -> None:
+        """Note that a host cannot be reached any more."""
+        host.gone = True
+        self._answer(host, ())
+
+    @property
+    def checked(self) -> bool:
+        """Whether the ranks of all hosts were looked at before the start."""
+        return all(host.lines is not None for host in self.hosts)
+
+    def lines(self) -> list[str]:
+        """Return how ranks differ from the plan, by host."""
+        return [line for host in self.hosts for line in host.lines or ()]
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing more of what ranks wrote will come."""
+        return all(host.drained or host.gone for host in self.hosts)
+
+    def gather_reports(self, loop: Loop) -> None:
+        """Ask every host that can be reached what its ranks are like in the end, and wait for it a while."""
+        self.tell({"kind": "report"})
+        end_s = time.monotonic() + _REPORT_WAIT_S
+        loop.call_after(_REPORT_WAIT_S, lambda: None)
+        while time.monotonic() < end_s and any(host.report is None and not host.gone for host in self.hosts):
+            loop.step()
+
+    def report(self) -> Report | None:
+        """Return what is known of all ranks; None before there was a plan."""
+        return self.hosts[0].report if self.hosts else None

@@ -1,0 +1,81 @@
+"""What belongs to a job on a host that its supervisor is not on, and ending it: for the agent there (agent.py)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from rankmap.runtime.processes import JOB_VARIABLE, carrying, descendants, end_all, send_signal
+from rankmap.runtime.services import RUNTIME
+from rankmap.runtime.shared_memory import SharedMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from rankmap.runtime.processes import Found
+    from rankmap.runtime.services import Service
+
+__all__ = ["Kept"]
+
+_KILL_TIMEOUT_S = 10.0
+
+
+class Kept:
+    """The job's processes and shared memory on this host.
+
+    Its processes are those below the agent, and all that were started with the job's mark in their environment,
+    wherever Dragon's own launcher has put them.
+
+    Args:
+        job: The job's name.
+        runtime_stays: Whether the runtime goes on when the job has ended.
+        above: The pids of the agent and what it was started by: they are not ended.
+    """
+
+    def __init__(self, job: str, *, runtime_stays: bool, above: Collection[int] = ()) -> None:
+        self.runtime_stays = runtime_stays
+        self._job = job
+        self._above = {os.getpid(), *above}
+        self.shared_memory = SharedMemory(self.processes)
+
+    def processes(self) -> list[Found]:
+        """Return the job's processes."""
+        found = {one.pid: one for one in (*carrying(JOB_VARIABLE, self._job), *descendants(os.getpid()))}
+        return [one for pid, one in found.items() if pid not in self._above]
+
+    def services(self, ranks: Collection[int]) -> list[int]:
+        """Return the pids of the runtime's processes on this host, and of the agent."""
+        return [os.getpid(), *(one.pid for one in self.processes() if one.pid not in ranks)]
+
+    def vital(self, services: Iterable[Service]) -> list[Service]:
+        """Return those that are not started for a moment only."""
+        return [service for service in services if service.name != RUNTIME and service.pid != os.getpid()]
+
+    def left_by_ranks(self, services: Collection[int]) -> list[Found]:
+        """Return what belongs to the job and is no service: when the ranks have ended, what they have left."""
+        return [one for one in self.processes() if one.pid not in services]
+
+    def end(self) -> list[int]:
+        """Return when nothing of the job is left here, or the pids of what cannot be killed."""
+        for process in self.processes():  # first, so that nobody makes a file after we have looked whose they are
+            send_signal(process, signal.SIGSTOP)
+        self.shared_memory.look()
+        end_all(self.processes, timeout_s=_KILL_TIMEOUT_S, meanwhile=self.reap)
+        self.shared_memory.remove()
+        return [one.pid for one in self.processes()]
+
+    def wait(self, *, timeout_s: float) -> None:
+        """Return when all has ended by itself, or the time is over."""
+        end_s = time.monotonic() + timeout_s
+        while self.processes() and time.monotonic() < end_s:
+            self.reap()
+            time.sleep(0.02)
+
+    def reap(self) -> None:
+        """Wait for the children that have ended."""
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0] != 0:
+                pass
