@@ -43,6 +43,21 @@ class LocalPlacement:
     mem: str | None = None
     env: tuple[tuple[str, str], ...] = ()
 
+    def at(self, *, rank: int, node_index: int, host: str, local_rank: int) -> RankPlacement:
+        """Return what this rank of a job gets as this local rank of this node."""
+        return RankPlacement(
+            rank=rank,
+            node_index=node_index,
+            host=host,
+            local_rank=local_rank,
+            cpus=self.cpus,
+            numa=self.numa,
+            gpus=self.gpus,
+            nics=self.nics,
+            mem=self.mem,
+            env=self.env,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLayout:
@@ -179,18 +194,8 @@ class Plan:
 
     def _at(self, node: PlannedNode, local_rank: int, rank: int) -> RankPlacement:
         local = self.layouts[node.layout_index].ranks[local_rank]
-        return RankPlacement(
-            rank=rank,
-            node_index=node.node_index,
-            host=self.allocation.nodes[node.node_index].host,
-            local_rank=local_rank,
-            cpus=local.cpus,
-            numa=local.numa,
-            gpus=local.gpus,
-            nics=local.nics,
-            mem=local.mem,
-            env=local.env,
-        )
+        host = self.allocation.nodes[node.node_index].host
+        return local.at(rank=rank, node_index=node.node_index, host=host, local_rank=local_rank)
 
     def policies(self) -> list[Any]:
         """Return one explicit Dragon Policy per rank (``rankmap.runtime.policies.policies``)."""

@@ -18,6 +18,7 @@ from rankmap.report import Finding, Severity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from rankmap.node_plan import NodePlan
     from rankmap.observe import Observation, ThreadObservation
     from rankmap.placement import Plan, RankPlacement
     from rankmap.topology import NodeTopology
@@ -41,11 +42,11 @@ class ThreadFinding:
     threads: tuple[ThreadObservation, ...]
 
 
-def thread_findings(plan: Plan, observations: Mapping[int, Observation]) -> Iterator[ThreadFinding]:
+def thread_findings(plan: Plan | NodePlan, observations: Mapping[int, Observation]) -> Iterator[ThreadFinding]:
     """Yield what the ranks' threads are found to do, by node, kind and rank.
 
     Args:
-        plan: Where the ranks should be.
+        plan: Where the ranks should be; of a whole job, or of one of its nodes.
         observations: What was seen, by rank; a rank that is missing has no threads.
     """
     for node in plan.nodes:

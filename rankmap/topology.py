@@ -9,9 +9,12 @@ Source of the vocabulary: hwloc 2.x, include/hwloc.h, enum hwloc_obj_type_t.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 
 from rankmap.cpuset import CpuSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "MADE_UP_PCI_DOMAIN",
@@ -302,3 +305,10 @@ class Allocation:
     def topology(self, node_index: int) -> NodeTopology:
         """Return the topology of the node at this position."""
         return self.shapes[self.nodes[node_index].shape_index]
+
+    def only(self, node_indices: Iterable[int]) -> Allocation:
+        """Return the nodes at these positions, in this order, and the shapes that they have, in theirs."""
+        kept = [self.nodes[i] for i in node_indices]
+        index = {old: new for new, old in enumerate(sorted({node.shape_index for node in kept}))}
+        nodes = tuple(replace(node, shape_index=index[node.shape_index]) for node in kept)
+        return Allocation(shapes=tuple(self.shapes[old] for old in index), nodes=nodes)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
+from rankmap.cpuset import CpuSet
 from rankmap.devices import GPU_MASKS, GPU_VARIABLES, gpu_ids
-from rankmap.report import Finding, RankReport, Report, Severity
+from rankmap.gathering import FULL_RANKS, Gathered, merged, report_of
+from rankmap.node_plan import node_plans
+from rankmap.report import Finding, NodeReport, RankReport, Report, Severity
 from rankmap.running import pages_finding, thread_findings
 from rankmap.visible_gpus import shown_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from rankmap.node_plan import NodePlan
     from rankmap.observe import Observation
     from rankmap.placement import Plan, RankPlacement
     from rankmap.topology import Allocation, NodeTopology
 
-__all__ = ["SLUGS", "planned_uuids", "verify"]
+__all__ = ["SLUGS", "planned_uuids", "report_of_nodes", "verify", "verify_node"]
 
 SLUGS = {
     "cpus-differ": "the rank may use other CPUs than planned",
@@ -34,23 +40,59 @@ SLUGS = {
 
 
 def verify(
-    plan: Plan, observations: Mapping[int, Observation], *, services: Sequence[Mapping[str, Any]] = ()
+    plan: Plan | NodePlan, observations: Mapping[int, Observation], *, services: Sequence[Mapping[str, Any]] = ()
 ) -> Report:
-    """Return the report on every rank of the plan.
+    """Return the report on every rank of the plan: the sum of those on its nodes (``verify_node``).
 
     Args:
-        plan: What was asked for.
+        plan: What was asked for; of a whole job, or of one of its nodes.
         observations: What was seen, by rank; a rank that is missing is reported as unobserved.
         services: Where Dragon's own processes run, passed on into the report.
     """
+    ranks = [rank for node in node_plans(plan) for rank in verify_node(node, observations).ranks]
+    return Report(ranks=tuple(sorted(ranks, key=lambda rank: rank.rank)), services=tuple(services))
+
+
+def verify_node(
+    node: NodePlan, observations: Mapping[int, Observation], *, services: Sequence[Mapping[str, Any]] = ()
+) -> NodeReport:
+    """Return the report on the ranks of one node, which depends on nothing that any other node has.
+
+    Args:
+        node: The node's part of the plan.
+        observations: What was seen, by rank; others than the node's own are left alone.
+        services: Where Dragon's own processes run on it, passed on into the report.
+    """
     of_threads: dict[int, list[Finding]] = {}
-    for found in thread_findings(plan, observations):
+    for found in thread_findings(node, observations):
         of_threads.setdefault(found.rank, []).append(found.finding)
     ranks = tuple(
-        _rank_report(placement, plan.allocation, observations.get(placement.rank), of_threads.get(placement.rank, []))
-        for placement in plan.iter_ranks()
+        _rank_report(placement, node.allocation, observations.get(placement.rank), of_threads.get(placement.rank, []))
+        for placement in node.iter_ranks()
     )
-    return Report(ranks=ranks, services=tuple(services))
+    return NodeReport(position=node.position, host=node.host, ranks=ranks, services=tuple(services))
+
+
+def report_of_nodes(plan: Plan, parts: Iterable[Gathered]) -> Report:
+    """Return the report of a whole job of what its nodes were found to be; nodes that said nothing are unobserved.
+
+    Args:
+        plan: What was asked for.
+        parts: What was gathered, each node in one part at most.
+    """
+    found = list(parts)
+    said = reduce(or_, (one.nodes for part in found for one in part.alike), CpuSet())
+    silent: dict[int, list[NodePlan]] = {}
+    for node, planned in zip(node_plans(plan), plan.nodes, strict=True):
+        if node.position not in said:
+            silent.setdefault(planned.layout_index, []).append(node)
+    for nodes in silent.values():
+        if plan.n_ranks <= FULL_RANKS:
+            found += [Gathered.of(verify_node(node, {}), n_job_ranks=node.n_job_ranks) for node in nodes]
+        else:  # one stands for all
+            part = Gathered.of(verify_node(nodes[0], {}), n_job_ranks=plan.n_ranks)
+            found.append(part.also_of(node.position for node in nodes))
+    return report_of(plan, merged(found))
 
 
 def _rank_report(

@@ -16,8 +16,8 @@ from rankmap.verification import verify
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from rankmap.node_plan import NodePlan
     from rankmap.observe import Observation, ThreadObservation
-    from rankmap.placement import Plan
     from rankmap.report import Report
     from rankmap.runtime.host_job import HostJob
     from rankmap.runtime.loop import Loop
@@ -55,7 +55,7 @@ class Checker:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: NodePlan,
         ranks: Sequence[RankProcess],
         job: HostJob,
         *,
@@ -64,6 +64,7 @@ class Checker:
     ) -> None:
         self._plan = plan
         self._ranks = ranks
+        self._by_number = {rank.number: rank for rank in ranks}
         self._mode = job.verify
         self._watch_s = job.watch_s
         self._all_gpus = job.all_gpus
@@ -88,7 +89,7 @@ class Checker:
         found: dict[int, dict[str, list[Finding]]] = {}
         for (number, tid, cpus), n_lived in (self._in_doubt | {one: n for one, (n, _) in self._lived.items()}).items():
             own = self._plan.rank(number).cpus
-            if own is None or cpus.issubset(own) or n_lived < _WORTH_A_WORD or not self._ranks[number].ended:
+            if own is None or cpus.issubset(own) or n_lived < _WORTH_A_WORD or not self._by_number[number].ended:
                 continue
             seen = f"thread {tid} on CPUs {cpus}, and the rank ended before that was certain"
             finding = Finding(slug=_OUTSIDE, severity=Severity.WARNING, expected=f"CPUs {own}", observed=seen)
@@ -163,7 +164,7 @@ class Checker:
         for suspect in doubtful:
             n_lived, ticks = self._lived.pop(suspect)
             thread = suspects.get(suspect)
-            if thread is None and self._ranks[suspect[0]].ended:
+            if thread is None and self._by_number[suspect[0]].ended:
                 self._in_doubt[suspect] = n_lived
             elif thread is not None:
                 lives = thread.state == _SLEEPS or thread.ticks - ticks >= _HAS_RUN_TICKS

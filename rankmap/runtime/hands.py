@@ -25,6 +25,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rankmap.errors import RankmapError
+from rankmap.gathering import Gathered
+from rankmap.report import NodeReport
 from rankmap.runtime import pmi_link, processes, services
 from rankmap.runtime.checking import Checker
 from rankmap.runtime.draining import Drain
@@ -123,7 +125,7 @@ class Hands:
                 self._wind_down()
                 self._draining = True
             case "report":
-                self._tell({"kind": "report", "report": self.report()})
+                self._tell({"kind": "report", "report": self._report()})
             case other:
                 msg = f"rankmap's hands do not know the command {other!r}"
                 raise ValueError(msg)
@@ -132,8 +134,7 @@ class Hands:
 
     def _prepare(self, job: HostJob) -> None:
         self._job = job
-        planned = job.plan.ranks_on(job.node_index)
-        self.ranks = {rank.rank: RankProcess(rank.rank) for rank in planned}
+        self.ranks = {rank.rank: RankProcess(rank.rank) for rank in job.plan.iter_ranks()}
         self._checker = Checker(job.plan, list(self.ranks.values()), job, say=self._say, stop=self._misplaced)
         early, self._early = self._early, []
         for connection, message in early:
@@ -214,9 +215,13 @@ class Hands:
     def _say(self, text: str) -> None:
         self._tell({"kind": "say", "text": text})
 
-    def report(self) -> Any:  # noqa: ANN401
-        """Return what is known of the ranks beside their plan; None before there was one."""
-        return None if self._checker is None else self._checker.report(self._services)
+    def _report(self) -> dict[str, Any] | None:
+        """Return what is known of the ranks beside their plan (gathering.py); None before there was one."""
+        if self._job is None or self._checker is None:
+            return None
+        plan, report = self._job.plan, self._checker.report(self._services)
+        node = NodeReport(position=plan.position, host=plan.host, ranks=report.ranks, services=report.services)
+        return Gathered.of(node, n_job_ranks=plan.n_job_ranks).to_values()
 
     def _in_mpi(self) -> frozenset[int]:
         return pmi_link.connected(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rankmap.cpuset import CpuSet
-    from rankmap.placement import Plan
+    from rankmap.node_plan import NodePlan
     from rankmap.runtime.application import Application
     from rankmap.topology import Gpu
 
@@ -24,8 +24,7 @@ class HostJob:
 
     Args:
         name: The job's, in the environment of all that belongs to it.
-        plan: Where the ranks go.
-        node_index: This host's position in the plan's allocation.
+        plan: Where its ranks go.
         applications: What the ranks of each part of the job become.
         head_pid: The head's pid where it is on this host, else 0.
         slack_ns: The timer slack that the ranks get.
@@ -33,8 +32,7 @@ class HostJob:
     """
 
     name: str
-    plan: Plan
-    node_index: int
+    plan: NodePlan
     applications: tuple[Application, ...]
     head_pid: int
     slack_ns: int

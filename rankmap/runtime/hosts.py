@@ -6,9 +6,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rankmap.gathering import Gathered
+from rankmap.verification import report_of_nodes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from rankmap.placement import Plan
     from rankmap.report import Report
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.wire import Message
@@ -37,7 +41,7 @@ class Host:
     do: Callable[[Message], None]
     lines: list[str] | None = None
     drained: bool = False
-    report: Report | None = None
+    report: Gathered | None = None
     gone: bool = False
 
 
@@ -80,7 +84,8 @@ class Hosts:
             case "drained":
                 host.drained = True
             case "report":
-                host.report = message["report"]
+                if message["report"] is not None:
+                    host.report = Gathered.from_values(message["report"])
             case "mpi":
                 self._answer(host, message["ranks"])
             case _:
@@ -130,6 +135,6 @@ class Hosts:
         while time.monotonic() < end_s and any(host.report is None and not host.gone for host in self.hosts):
             loop.step()
 
-    def report(self) -> Report | None:
-        """Return what is known of all ranks; None before there was a plan."""
-        return self.hosts[0].report if self.hosts else None
+    def report(self, plan: Plan) -> Report:
+        """Return what is known of all ranks; those of hosts that have said nothing are unobserved."""
+        return report_of_nodes(plan, [host.report for host in self.hosts if host.report is not None])

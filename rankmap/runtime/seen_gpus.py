@@ -12,6 +12,7 @@ from rankmap.visible_gpus import with_visible_gpus
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from rankmap.node_plan import NodePlan
     from rankmap.placement import Plan
     from rankmap.runtime.rank_process import RankProcess
     from rankmap.topology import Gpu, NodeTopology
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["note_uuids", "shown_uuids"]
 
 
-def note_uuids(plan: Plan, ranks: Iterable[RankProcess], all_gpus: Callable[[str], tuple[Gpu, ...]]) -> None:
+def note_uuids(plan: Plan | NodePlan, ranks: Iterable[RankProcess], all_gpus: Callable[[str], tuple[Gpu, ...]]) -> None:
     """Note for each rank that was started, and has GPUs whose UUIDs the plan knows, those that it really sees.
 
     Args:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.errors import LaunchError, RankmapError, RuntimeUnusableError
+from rankmap.node_plan import NodePlan
 from rankmap.runtime import services
 from rankmap.runtime.application import start_failure
 from rankmap.runtime.checking import shortened
@@ -291,8 +292,7 @@ class Supervisor:
         request = self.request
         return HostJob(
             name=self.control.path.name,
-            plan=plan,
-            node_index=host.node_index,
+            plan=NodePlan.of(plan, host.node_index),
             applications=request.applications,
             head_pid=self.head_pid,
             slack_ns=self.slack_ns,
@@ -427,6 +427,6 @@ class Supervisor:
             reason=outcome.reason,
             hint=outcome.hint,
             plan=self.plan,
-            report=self.hosts.report(),
+            report=None if self.plan is None else self.hosts.report(self.plan),
             exit_codes={rank.number: rank.exit_code for rank in self.ranks if rank.exit_code is not None},
         )
