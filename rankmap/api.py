@@ -17,6 +17,7 @@ from rankmap.errors import RuntimeUnusableError, UsageError
 from rankmap.gpu_makers import of_one_maker
 from rankmap.replaying import replay
 from rankmap.requests import request
+from rankmap.runtime.host_facts import HostFacts
 from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
 from rankmap.runtime.live import live_allocation
@@ -50,7 +51,9 @@ def discover(machine: str = "") -> Allocation:
     from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
 
     nodes = [asdict(node) for node in dragon.live_nodes()]
-    return live_allocation(nodes, host=os.uname().nodename, topology=here, environ=environ)[0]
+    name = os.uname().nodename
+    facts = HostFacts(name=name, own_name=name, topology=here, paths=())
+    return live_allocation(nodes, [facts], environ=environ)[0]
 
 
 def _at_hand(machine: str) -> tuple[Mapping[str, str], NodeTopology]:

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 from rankmap.errors import RankmapError
 from rankmap.runtime.hands import Hands
 from rankmap.runtime.host_facts import look
+from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.kept import Kept
 from rankmap.runtime.link import connect
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.output import Outlet, Writer
 from rankmap.runtime.processes import adopt_orphans
-from rankmap.runtime.rank_output import raise_descriptor_limit
+from rankmap.runtime.rank_output import raise_descriptor_limit, require_descriptors
 from rankmap.runtime.wire import Connection, Message, frame, listen
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ DOOR = "door"
 """What the socket in the control directory is called at which shims and the head report."""
 
 _END_GRACE_S = 5.0
+_PAUSE_S = 0.2
+# What is this host's own, or the fabric's leave for what the batch system started here.
+_KEPT_VARIABLES = ("HOSTNAME", "SLURMD_NODENAME", "SLINGSHOT_")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -83,13 +87,22 @@ class Agent:
         job: The job's name.
         runtime_stays: Whether the runtime goes on when the job has ended.
         this_host: Reads this host's topology, of a job in this environment, the site keeping these CPUs.
+        all_gpus: Returns a vendor's GPUs on this host, as they are when it is called.
     """
 
     def __init__(
-        self, supervisor: Connection, output: Connection, *, job: str, runtime_stays: bool, this_host: ThisHost
+        self,
+        supervisor: Connection,
+        output: Connection,
+        *,
+        job: str,
+        runtime_stays: bool,
+        this_host: ThisHost,
+        all_gpus: Callable[[str], tuple[Gpu, ...]],
     ) -> None:
         self.supervisor = supervisor
         self.this_host = this_host
+        self.all_gpus = all_gpus
         self.control: ControlDirectory | None = None
         self.loop = Loop(_SIGNALS, self._on_wake)
         self.head: Connection | None = None
@@ -106,7 +119,7 @@ class Agent:
         with self.loop:
             self.loop.call_when_readable(self.supervisor, self._on_supervisor)
             if self.kept.shared_memory.fileno() >= 0:
-                self.loop.call_when_readable(self.kept.shared_memory, self.kept.shared_memory.look)
+                self.loop.call_when_readable(self.kept.shared_memory, self._note_files)
             try:
                 while not self.over:
                     self.loop.step()
@@ -114,6 +127,10 @@ class Agent:
                     self.kept.reap()
             finally:
                 self.end()
+
+    def _note_files(self) -> None:
+        if self.kept.shared_memory.look():  # they are mapped a moment after they were made
+            self.loop.call_after(_PAUSE_S, self._note_files)
 
     def tell(self, message: Message) -> None:
         """Tell the supervisor; when it is gone the loop hears of that."""
@@ -162,6 +179,10 @@ class Agent:
                         self.head.send(message["message"])
             case "stdin":
                 self._write_stdin(message["data"])
+            case "prepare":
+                job = HostJob.from_values(message["job"], all_gpus=self.all_gpus)
+                require_descriptors(job.plan.n_ranks)
+                self.hands.do({"kind": "prepare", "job": job})
             case "over":
                 self.gentle = bool(message["gentle"])
                 self.over = True
@@ -170,8 +191,10 @@ class Agent:
 
     def _look(self, message: Message) -> None:
         """Take over the supervisor's environment, make the job's directories, and say what this host is like."""
-        self.environ = os.environ | message["environ"]
-        os.environ.update(message["environ"])
+        own = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_VARIABLES)}
+        self.environ = message["environ"] | own
+        os.environ.clear()
+        os.environ.update(self.environ)
         facts, self.control = look(message, self.environ, this_host=self.this_host)
         listener = listen(self.control.path / DOOR, 4096)
         self.loop.call_when_readable(listener, lambda: self._accept(listener))

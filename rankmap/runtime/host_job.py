@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from rankmap.cpuset import CpuSet
+from rankmap.node_plan import NodePlan
+from rankmap.runtime.application import Application
 from rankmap.runtime.job import Verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rankmap.cpuset import CpuSet
-    from rankmap.node_plan import NodePlan
-    from rankmap.runtime.application import Application
     from rankmap.topology import Gpu
 
 __all__ = ["HostJob"]
@@ -45,3 +45,37 @@ class HostJob:
     stdin_rank: int | None = None
     inherited_ranks: frozenset[str] = frozenset()
     defaults: Mapping[str, str] = field(default_factory=dict)
+
+    def to_values(self) -> dict[str, Any]:
+        """Return it as wire.py takes it; ``all_gpus`` is each host's own."""
+        return {
+            "name": self.name,
+            "plan": self.plan.to_values(),
+            "applications": [asdict(one) for one in self.applications],
+            "head_pid": self.head_pid,
+            "slack_ns": self.slack_ns,
+            "drop_paths": list(self.drop_paths),
+            "reserve": str(self.reserve),
+            "gpu_variables": dict(self.gpu_variables),
+            "verify": str(self.verify),
+            "watch_s": self.watch_s,
+            "stdin_rank": self.stdin_rank,
+            "inherited_ranks": sorted(self.inherited_ranks),
+            "defaults": dict(self.defaults),
+        }
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], *, all_gpus: Callable[[str], tuple[Gpu, ...]]) -> HostJob:
+        """Return what ``to_values`` made these of, for the host that this is."""
+        return cls(
+            **{
+                **values,
+                "plan": NodePlan.from_values(values["plan"]),
+                "applications": tuple(Application(**one) for one in values["applications"]),
+                "drop_paths": tuple(values["drop_paths"]),
+                "reserve": CpuSet.parse(values["reserve"]),
+                "verify": Verify(values["verify"]),
+                "inherited_ranks": frozenset(values["inherited_ranks"]),
+                "all_gpus": all_gpus,
+            }
+        )

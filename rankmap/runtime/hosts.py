@@ -4,22 +4,97 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rankmap.gathering import Gathered
 from rankmap.verification import report_of_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from rankmap.placement import Plan
     from rankmap.report import Report
+    from rankmap.runtime.ending import Outcome
+    from rankmap.runtime.hands import Surroundings
+    from rankmap.runtime.host_facts import HostFacts
+    from rankmap.runtime.host_job import HostJob
     from rankmap.runtime.loop import Loop
-    from rankmap.runtime.wire import Message
+    from rankmap.runtime.rank_output import RankOutput
+    from rankmap.runtime.wire import Connection, Message
 
-__all__ = ["Host", "Hosts"]
+__all__ = ["Ground", "Host", "Hosts", "Listening"]
 
 _REPORT_WAIT_S = 10.0
+
+
+class Listening(Protocol):
+    """Who hears of what happens on the hosts: the supervisor."""
+
+    head_pid: int
+
+    def on_ready(self) -> None:
+        """Hear that all hosts are ready, and known."""
+
+    def on_failure(self, outcome: Outcome) -> None:
+        """Hear that a host is of no use to the job, or was told to end it."""
+
+    def on_head(self, message: Message | None) -> None:
+        """Hear what the head says; None when it is gone."""
+
+    def on_host(self, host: Host, message: Message) -> None:
+        """Hear what the hands of a host tell, noted in ``host`` already."""
+
+    def on_lost(self, name: str) -> None:
+        """Hear that a host cannot be reached any more."""
+
+    def say(self, text: str) -> None:
+        """Tell the user something."""
+
+
+class Ground(Protocol):
+    """The hosts that a job stands on: one (one_host.py) or several (many_hosts.py)."""
+
+    @property
+    def facts(self) -> Sequence[HostFacts]:
+        """The hosts of the job, once they are known."""
+
+    def start(self, loop: Loop, listening: Listening) -> None:
+        """Get the hosts ready, in this loop."""
+
+    def late(self) -> str:
+        """Return the hosts that are not ready, folded; "" where all are."""
+
+    def prepare(
+        self, plan: Plan, output: RankOutput, around: Surroundings, job_of: Callable[[HostFacts, int, int], HostJob]
+    ) -> Hosts:
+        """Give every host that has ranks its share of the job, and return these hosts.
+
+        Args:
+            plan: Where the ranks go.
+            output: Takes what they write.
+            around: What is around them where that is known here.
+            job_of: Returns the share of a host: of its facts, its position in the plan, and the head's pid there.
+        """
+
+    def accept(self, connection: Connection, message: Message) -> None:
+        """Take in who has connected to the supervisor's socket, and its first message."""
+
+    def tell_head(self, message: Message) -> None:
+        """Say something to the head; when it is gone that is noticed elsewhere."""
+
+    def on_wake(self) -> None:
+        """Read on where output waited for room."""
+
+    def after_step(self) -> None:
+        """Do what there is to do after each step of the loop."""
+
+    def end(self, *, gentle: bool, hurry: Callable[[], bool]) -> list[str]:
+        """Leave nothing of the job on other hosts; return those of which nobody knows whether that came about.
+
+        Args:
+            gentle: Whether what is left may end by itself.
+            hurry: Whether somebody does not want to wait any longer, asked again and again.
+        """
 
 
 @dataclass(slots=True, kw_only=True)

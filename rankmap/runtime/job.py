@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rankmap.placement import Plan
     from rankmap.report import Report
     from rankmap.runtime.application import Application
-    from rankmap.topology import Allocation, Gpu, NodeTopology
+    from rankmap.topology import Allocation, Gpu
 
 __all__ = [
     "MISMATCH_STATUS",
@@ -71,9 +71,7 @@ class JobRequest:
 
     Args:
         plan_for: Makes the plan from the live allocation; raises RankmapError where it does not fit.
-        applications: What every rank of each part of the job becomes.
-        host: This host's name.
-        topology: This host's topology, as hwloc sees it.
+        applications_for: Says of a plan what every rank of each part of the job becomes.
         backend: Dragon's PMI back end, "pmix" or "cray"; "" starts the ranks without one.
         drop_paths: Directories that are in LD_LIBRARY_PATH for Dragon's sake only, and go before the ranks start.
         reserve: PU os indices that Dragon's services are bound to; empty leaves them where they are.
@@ -93,9 +91,7 @@ class JobRequest:
     """
 
     plan_for: Callable[[Allocation], Plan]
-    applications: tuple[Application, ...]
-    host: str
-    topology: NodeTopology
+    applications_for: Callable[[Plan], tuple[Application, ...]]
     backend: str
     drop_paths: tuple[str, ...]
     reserve: CpuSet

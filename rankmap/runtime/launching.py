@@ -11,12 +11,17 @@ from rankmap.errors import RuntimeUnusableError, UsageError
 from rankmap.gpu_makers import of_one_maker
 from rankmap.nics import with_cxi_devices
 from rankmap.runtime import application, mpi_library
+from rankmap.runtime.agent import DOOR
+from rankmap.runtime.host_facts import HostFacts
 from rankmap.runtime.inside import InsideSession, require_libpmix
 from rankmap.runtime.job import START_TIMEOUT_S, JobRequest, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.libpmix import find_libpmix
+from rankmap.runtime.link import PREFERRED
 from rankmap.runtime.live_gpus import gpu_variables, understood
+from rankmap.runtime.many_hosts import ManyHosts
 from rankmap.runtime.memory_policies import require_mempolicy
-from rankmap.runtime.processes import require_pidfd
+from rankmap.runtime.one_host import OneHost
+from rankmap.runtime.processes import JOB_VARIABLE, require_pidfd
 from rankmap.runtime.rank_output import prepare_directory, require_descriptors, tell
 from rankmap.runtime.rank_variables import RANK_NAMES, left_by_others
 from rankmap.runtime.second_binding import second_binding
@@ -30,6 +35,7 @@ from rankmap.runtime.session import (
     runtime_environment,
 )
 from rankmap.runtime.shared_memory import require_room
+from rankmap.runtime.starting import dragon_words, hosts_environment
 from rankmap.runtime.supervisor import Supervisor
 from rankmap.topology import Allocation
 
@@ -38,7 +44,9 @@ if TYPE_CHECKING:
 
     from rankmap.cpuset import CpuSet
     from rankmap.placement import Plan
+    from rankmap.runtime.hosts import Ground
     from rankmap.runtime.second_binding import SecondBinding
+    from rankmap.runtime.starting import Reach
     from rankmap.topology import Gpu, NodeTopology
 
 __all__ = ["LEAST_WATCH_S", "LaunchOptions", "launch_job"]
@@ -93,8 +101,9 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
     environ: Mapping[str, str],
     all_gpus: Callable[[str], tuple[Gpu, ...]],
     say: Callable[[str], None],
+    reach: Reach | None = None,
 ) -> JobResult:
-    """Run the application as the plan says on this host, and return how it ended.
+    """Run the application as the plan says, on this host or on those that are named, and return how it ended.
 
     Everything that can be refused is refused before the runtime starts.
 
@@ -107,6 +116,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         environ: The caller's environment, with the variables of its machine that it lacks.
         all_gpus: Returns a vendor's GPUs on this host, as they are when it is called.
         say: Called with each decision that ``-v`` shows.
+        reach: Several hosts, and how to get onto them; None is this one.
 
     Raises:
         RankmapError: The application, the layout, the MPI library or Dragon is not usable.
@@ -116,22 +126,25 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         application.resolve(argv, cwd=options.cwd or Path(), environ=environ, set_env=options.set_env)
         for argv in commands
     ]
-    plan = plan_for(Allocation.of(((host, of_one_maker(topology)),)))
+    # Of several hosts nobody knows yet what they are like; this one's plan shows which variables its ranks will have.
+    plan = plan_for(Allocation.of(((host, of_one_maker(topology)),))) if reach is None else None
     inside = in_runtime(environ)
     libpmix = None if options.pmi in {Pmi.NONE, Pmi.CRAY} else find_libpmix(environ)
     path = str(libpmix.path) if libpmix else ""
     uses = [_mpi_use(resolved, options.pmi, environ=environ, libpmix=path) for resolved in applications]
     for use in uses:
-        mpi_library.require_pmi(use, n_ranks=plan.n_ranks)
+        mpi_library.require_pmi(use, n_ranks=2 if plan is None else plan.n_ranks)
     use = _common(applications, uses)
     if not inside:
         dragon_command(environ)
-        require_room(environ)
+        if reach is None:
+            require_room(environ)
     elif libpmix is not None and use.pmi == "pmix":
         require_libpmix(libpmix, environ=environ)
     require_pidfd()
-    require_mempolicy(plan, machine=os.uname().machine)
-    require_descriptors(plan.n_ranks)
+    if plan is not None:
+        require_mempolicy(plan, machine=os.uname().machine)
+        require_descriptors(plan.n_ranks)
     if options.output.directory is not None:
         prepare_directory(options.output.directory)
     say(f"PMI back end {use.pmi or 'none'}: {use.reason}")
@@ -140,22 +153,41 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
     control = ControlDirectory()
     try:
         library_dirs = () if inside or libpmix is None else control.offer_libpmix(libpmix)
+        dragons = runtime_environment(understood(environ, topology), control=control, library_dirs=library_dirs)
+        words: tuple[str, ...] = ("-s",)
+        ground: Ground = OneHost(HostFacts(name=host, own_name=host, topology=topology, paths=_paths(applications)))
+        if reach is not None:
+            control.door = control.path / DOOR
+            words = dragon_words(reach)
+            dragons = {
+                **dragons,
+                "PATH": f"{control.offer_commands()}:{dragons['PATH']}",
+                JOB_VARIABLE: control.path.name,
+            }
+            ground = ManyHosts(
+                kind=reach.kind,
+                hosts=reach.hosts,
+                job=control.path.name,
+                look={
+                    "kind": "look",
+                    "control": str(control.path),
+                    "environ": hosts_environment(dragons),
+                    "kept": str(topology.reserved),
+                    "commands": [list(argv) for argv in commands],
+                    "cwd": applications[0].cwd,
+                    "set_env": dict(options.set_env),
+                    "libpmix": libpmix is not None,
+                },
+                network_prefix=reach.fabric.network_prefix or PREFERRED,
+                environ=environ,
+                choose=lambda facts: _chosen(facts, plan_for),
+            )
 
         def start(wake: Callable[[], None]) -> Session | InsideSession:
             if inside:
                 return InsideSession.start(control, on_failure=wake)
-            return Session.start(
-                control,
-                environ=runtime_environment(understood(environ, topology), control=control, library_dirs=library_dirs),
-            )
+            return Session.start(control, environ=dragons, words=words)
 
-        second = [
-            _second_binding(plan, number, use=own, options=options, environ=environ) for number, own in enumerate(uses)
-        ]
-        for message in dict.fromkeys(message for one in second for message in one.messages):
-            tell(message)
-        for remark in dict.fromkeys(remark for one in second for remark in one.remarks):
-            say(remark)
         segments = mpi_library.segment_variables(control.shared_memory, environ) if use.pmi else {}
         common = {
             **({} if inside else restored(environ)),
@@ -164,12 +196,17 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         }
         request = JobRequest(
             plan_for=_for_library(plan_for, {own.library for own in uses}),
-            applications=tuple(
-                application.with_env(resolved, {**common, **own.set_env, **also.changes})
-                for resolved, own, also in zip(applications, uses, second, strict=True)
+            applications_for=lambda made: _bound_once(
+                [
+                    application.with_env(resolved, {**common, **own.set_env})
+                    for resolved, own in zip(applications, uses, strict=True)
+                ],
+                [
+                    _second_binding(made, number, use=own, options=options, environ=environ)
+                    for number, own in enumerate(uses)
+                ],
+                say,
             ),
-            host=host,
-            topology=topology,
             backend=use.pmi,
             drop_paths=dropped(library_dirs, environ=environ),
             reserve=reserve,
@@ -186,9 +223,31 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             verbose=options.verbose,
             inherited_ranks=RANK_NAMES & environ.keys(),
         )
-        return Supervisor(request, control, start).run()
+        return Supervisor(request, control, ground, start).run()
     finally:
         control.remove()
+
+
+def _paths(applications: Sequence[application.Application]) -> tuple[str, ...]:
+    return tuple(one.path for one in applications)
+
+
+def _chosen(facts: Sequence[HostFacts], plan_for: Callable[[Allocation], Plan]) -> Sequence[HostFacts]:
+    """Return the hosts that the job uses; what does not fit them is refused before Dragon starts on them."""
+    plan_for(Allocation.of(tuple((one.name, of_one_maker(one.topology)) for one in facts)))
+    return facts
+
+
+def _bound_once(
+    applications: Sequence[application.Application], second: Sequence[SecondBinding], say: Callable[[str], None]
+) -> tuple[application.Application, ...]:
+    """Return the applications with what keeps them from being bound a second time, and tell the user of it."""
+    for message in dict.fromkeys(message for one in second for message in one.messages):
+        tell(message)
+    for remark in dict.fromkeys(remark for one in second for remark in one.remarks):
+        say(remark)
+    pairs = zip(applications, second, strict=True)
+    return tuple(application.with_env(resolved, one.changes) for resolved, one in pairs)
 
 
 def _common(applications: Sequence[application.Application], uses: Sequence[mpi_library.MpiUse]) -> mpi_library.MpiUse:

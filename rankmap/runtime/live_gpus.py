@@ -72,17 +72,18 @@ def dragon_ids(topology: NodeTopology, node: Mapping[str, Any]) -> tuple[str, ..
     return tuple(str(gpu) for gpu in node["gpus"])
 
 
-def gpu_remark(plan: Plan, known: NodeTopology, node: Mapping[str, Any]) -> str:
+def gpu_remark(plan: Plan, node_index: int, known: NodeTopology, node: Mapping[str, Any]) -> str:
     """Return what the user has to know of a plan's GPUs, "" for nothing: not all agree, or nobody knows where they are.
 
     Args:
-        plan: The plan for the live node.
+        plan: The plan for the live nodes.
+        node_index: The node's position in its allocation.
         known: The node as hwloc and the vendors' libraries have it.
         node: As Dragon reports it.
     """
     if not any(rank.gpus for layout in plan.layouts for rank in layout.ranks):
         return ""
-    planned = plan.allocation.topology(0)
+    planned = plan.allocation.topology(node_index)
     mine = of_one_maker(known, vendor_of(node["gpu_variable"])).gpus
     return "; ".join(text for text in (planned.gpu_remark, _disagreement(planned, mine, node)) if text)
 

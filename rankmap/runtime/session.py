@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from rankmap.runtime.services import RUNTIME, slack_for_children
 from rankmap.runtime.shared_memory import SharedMemory, job_directory, remove_directories
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from rankmap.errors import RankmapError
     from rankmap.runtime.libpmix import Libpmix
@@ -107,7 +108,8 @@ def _joined(*parts: str | None) -> str:
 class ControlDirectory:
     """A directory of this job's own, readable by nobody else, gone when the job ends.
 
-    ``socket`` is where the supervisor listens; ``lib`` holds libpmix under the name that Dragon looks for;
+    ``socket`` is where the supervisor listens, ``door`` where the shims report: in a job on several hosts to an agent.
+    ``lib`` holds libpmix under the name that Dragon looks for, ``bin`` commands that Dragon must not find elsewhere;
     ``shared_memory`` is a directory in /dev/shm that goes with it.
     """
 
@@ -122,7 +124,7 @@ class ControlDirectory:
 
     def _open(self, path: Path) -> None:
         self.path = path
-        self.socket = path / "socket"
+        self.socket = self.door = path / "socket"
         self.lib = path / "lib"
         self.shared_memory = job_directory(path.name)
         try:
@@ -147,7 +149,7 @@ class ControlDirectory:
         if path.stat().st_uid != os.getuid():
             msg = f"{path} is somebody else's"
             raise RuntimeUnusableError(msg, hint="launch the job again: it gets another name")
-        control._open(path)
+        control._open(path)  # noqa: SLF001 - another way to make one
         return control
 
     def offer_libpmix(self, libpmix: Libpmix) -> tuple[str, ...]:
@@ -159,6 +161,21 @@ class ControlDirectory:
         with suppress(FileExistsError):  # on the supervisor's own host both it and the agent offer it
             (self.lib / "libpmix.so").symlink_to(libpmix.path)
         return (str(self.lib), str(libpmix.path.parent))
+
+    def offer_commands(self) -> Path:
+        """Return a directory for the front of PATH: ``ssh`` goes over the agents, ``dragon-cleanup`` does nothing.
+
+        Dragon calls ``dragon-cleanup`` when a start fails or it gets SIGTERM: it ends every Python program of the user
+        on every host.
+        """
+        folder = self.path / "bin"
+        folder.mkdir()
+        relay = shlex.join([sys.executable, "-I", "-S", "-B", str(Path(__file__).with_name("relay.py"))])
+        for name, command in (("ssh", f'{relay} {shlex.quote(str(self.socket))} "$@"'), ("dragon-cleanup", "true")):
+            file = folder / name
+            file.write_text(f"#!/bin/sh\nexec {command}\n")
+            file.chmod(0o700)
+        return folder
 
     def remove(self) -> None:
         """Remove both directories and what is in them."""
@@ -192,19 +209,21 @@ class Session:
         self._shared_memory = SharedMemory(self._ours)
 
     @classmethod
-    def start(cls, control: ControlDirectory, *, environ: Mapping[str, str]) -> Session:
-        """Start the keeper, which starts ``dragon -s`` with the head, in this environment; return at once.
+    def start(cls, control: ControlDirectory, *, environ: Mapping[str, str], words: Sequence[str] = ("-s",)) -> Session:
+        """Start the keeper, which starts ``dragon`` with the head, in this environment; return at once.
+
+        ``words`` are Dragon's options: ``-s`` is a runtime on this host alone.
 
         The working directory is the control directory: Dragon's dictionary leaves a file in it when it is killed.
         """
         adopt_orphans()  # should the keeper be killed, what it kept is ours to end
         others = frozenset(descendants(os.getpid()))
         link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        head = [sys.executable, "-m", "rankmap.runtime.head", str(control.socket)]
+        head = [sys.executable, "-m", "rankmap.runtime.head", str(control.door)]
         keeper = [sys.executable, "-m", "rankmap.runtime.keeper", str(theirs.fileno()), str(control.path)]
         with slack_for_children():
             process = subprocess.Popen(
-                [*keeper, str(dragon_command(environ)), "-s", *head],
+                [*keeper, str(dragon_command(environ)), *words, *head],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

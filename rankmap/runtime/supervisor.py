@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
@@ -18,14 +19,12 @@ from rankmap.runtime import services
 from rankmap.runtime.application import start_failure
 from rankmap.runtime.checking import shortened
 from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
-from rankmap.runtime.hands import Hands
 from rankmap.runtime.host_job import HostJob
-from rankmap.runtime.hosts import Host, Hosts
+from rankmap.runtime.hosts import Hosts
 from rankmap.runtime.job import MISMATCH_STATUS, TIMEOUT_STATUS, JobRequest, JobResult
 from rankmap.runtime.live import live_plan
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.rank_output import RankOutput, raise_descriptor_limit, tell
-from rankmap.runtime.rank_process import pump_stdin
 from rankmap.runtime.rank_state import RankState
 from rankmap.runtime.session import Session
 from rankmap.runtime.wire import Connection, Message, listen
@@ -35,6 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rankmap.placement import Plan
+    from rankmap.runtime.application import Application
+    from rankmap.runtime.host_facts import HostFacts
+    from rankmap.runtime.hosts import Ground, Host
     from rankmap.runtime.inside import InsideSession
     from rankmap.runtime.session import ControlDirectory
 
@@ -56,9 +58,11 @@ class Supervisor:
         self,
         request: JobRequest,
         control: ControlDirectory,
+        ground: Ground,
         start: Callable[[Callable[[], None]], Session | InsideSession],
     ) -> None:
         self.request = request
+        self.ground = ground
         self.control = control
         self.start_session = start
         self.loop = Loop(_SIGNALS, self._on_wake)
@@ -70,20 +74,14 @@ class Supervisor:
             give_up=self._give_up,
         )
         self.session: Session | InsideSession | None = None
-        self.head: Connection | None = None
         self.head_pid = 0
         self.plan: Plan | None = None
+        self.applications: tuple[Application, ...] = ()
         self.ranks: list[RankState] = []
-        self.hosts = Hosts([], self._on_host)
-        self.hands: Hands | None = None
+        self.hosts = Hosts([], self.on_host)
         self.output: RankOutput | None = None
         self.slack_ns = services.own_slack_ns()
         self.interrupted = self.draining = self.runtime_gone = self.finishing = self.done = self.by_force = False
-
-    @property
-    def _hands(self) -> Hands:
-        assert self.hands is not None  # noqa: S101 - made with the plan
-        return self.hands
 
     @property
     def _session(self) -> Session | InsideSession:
@@ -97,51 +95,55 @@ class Supervisor:
             at_end.callback(self._end_session)
             at_end.callback(self.ending.kill_ranks)
             self.loop.call_when_readable(listener, lambda: self._accept(listener))
-            self.session = self.start_session(self.loop.wake)
-            raise_descriptor_limit()
-            if isinstance(self.session, Session):
-                self.loop.call_when_readable(self.session, self._on_log)
-                self.loop.call_when_readable(self.session.link, self._on_keeper)
             self.loop.call_after(self.request.start_timeout_s, self._check_head_came)
             if self.request.timeout_s is not None:
                 self.loop.call_after(self.request.timeout_s, self._on_timeout)
+            self._step(lambda: self.ground.start(self.loop, self))
             while not self.done:
-                self._step()
+                self._step(self.loop.step)
             self.hosts.gather_reports(self.loop)
         return self._result()
+
+    def on_ready(self) -> None:
+        """Start the runtime, now that the hosts are ready."""
+        self.session = self.start_session(self.loop.wake)
+        raise_descriptor_limit()
+        if isinstance(self.session, Session):
+            self.loop.call_when_readable(self.session, self._on_log)
+            self.loop.call_when_readable(self.session.link, self._on_keeper)
 
     def _end_session(self) -> None:
         if self.session is not None:
             if self.session.runtime_stays and not self.finishing:
-                self._tell_head({"kind": "finish"})
+                self.ground.tell_head({"kind": "finish"})
             stuck = self.session.end(head_pid=self.head_pid, force=self.by_force, hurry=lambda: self.loop.caught)
             if stuck:
                 self.say(f"processes {', '.join(map(str, stuck))} cannot be ended: stuck in the kernel, or not ours")
-        if self.hands is not None:
-            self.hands.close()
+        unknown = self.ground.end(gentle=not self.by_force, hurry=lambda: self.loop.caught)
+        if unknown:
+            self.say(f"whether anything of the job is left on {', '.join(unknown)} is not known: it did not answer")
 
     def _end_output(self) -> None:
         taken = self.output is None or self.output.close(timeout_s=_OUTPUT_GRACE_S)
         if self.session is not None and taken:  # else somebody still writes to it
             self.session.release()
 
-    def _step(self) -> None:
+    def _step(self, step: Callable[[], None]) -> None:
         try:
-            self.loop.step()
+            step()
         except RankmapError as error:
             self._end(Outcome(status=error.exit_status, reason=error.message, hint=error.hint))
         except OSError as error:  # no descriptor left, no memory: not a reason to leave anything behind
             self._end(Outcome(status=LaunchError.exit_status, reason=f"rankmap cannot go on: {error}"))
         self._finish_when_over()
-        if self.hands is not None:
-            self.hands.after_step()
+        self.ground.after_step()
 
     def _on_wake(self, signals: list[int]) -> None:
-        if self._session.failure is not None and self.plan is None:
-            raise self._session.failure
+        if self.session is not None and self.session.failure is not None and self.plan is None:
+            raise self.session.failure
         if self.output is not None:
             self.output.on_wake()
-            self._hands.on_wake()
+            self.ground.on_wake()
             if self.output.unwanted and self.ending.outcome is None:
                 # As for any program in a pipeline whose reader has had enough: no word about it.
                 self._end(Outcome(status=128 + signal.SIGPIPE, reason=""))
@@ -194,7 +196,10 @@ class Supervisor:
     def _check_head_came(self) -> None:
         if self.plan is None:
             waited_s = f"{self.request.start_timeout_s:g} s"
-            reason = f"the Dragon runtime was not ready after {waited_s}" + self._session.log_tail()
+            reason = f"the Dragon runtime was not ready after {waited_s}"
+            if late := self.ground.late():
+                reason = f"{late} was not ready after {waited_s}: no agent of rankmap's has answered from there"
+            reason += self._log_tail()
             self.by_force = True
             self._end(Outcome(status=RuntimeUnusableError.exit_status, reason=reason, hint=_SLOW_START_HINT))
 
@@ -207,28 +212,33 @@ class Supervisor:
     def _on_first_message(self, connection: Connection) -> None:
         messages = connection.receive()
         if messages is None:
-            self._drop(connection)
+            self.loop.forget(connection)
+            connection.close()
         for message in messages or ():
-            if message["kind"] == "shim":
-                self._hands.take_in(connection, message)
-            else:
-                self.head = connection
-                self.loop.call_when_readable(connection, lambda: self._on_head(connection))
-                self._on_head_message(message)
+            self.ground.accept(connection, message)
 
-    def _drop(self, connection: Connection) -> None:
-        self.loop.forget(connection)
-        connection.close()
-
-    def _on_head(self, connection: Connection) -> None:
-        messages = connection.receive()
-        for message in messages or ():
+    def on_head(self, message: Message | None) -> None:
+        """Take what the head says; None when it is gone."""
+        if message is not None:
             self._on_head_message(message)
-        if messages is None:
-            self._drop(connection)
-            self.head = None
-            if not self.finishing or self._session.runtime_stays:  # else the runtime's own end is waited for
-                self._on_runtime_end(f"rankmap's head (pid {self.head_pid}) ended")
+        elif not self.finishing or self._session.runtime_stays:  # else the runtime's own end is waited for
+            self._on_runtime_end(f"rankmap's head (pid {self.head_pid}) ended")
+
+    def on_failure(self, outcome: Outcome) -> None:
+        """End the job because a host is of no use to it, or was told to end it."""
+        self.by_force |= self.plan is None
+        self._end(outcome)
+
+    def on_lost(self, name: str) -> None:
+        """End the job because a host cannot be reached any more, and the others by force: Dragon would wait for it."""
+        if not self.finishing:
+            reason = f"{name} cannot be reached any more: it has died, or its network has"
+            self.ending.settle(Outcome(status=LaunchError.exit_status, reason=reason))
+        self.ending.kill_ranks()
+        self._give_up()
+
+    def _log_tail(self) -> str:
+        return "" if self.session is None else self.session.log_tail()
 
     def _on_head_message(self, message: Message) -> None:
         match message["kind"]:
@@ -253,48 +263,33 @@ class Supervisor:
                 msg = f"the head sent an unknown message {other!r}"
                 raise LaunchError(msg)
 
-    def _tell_head(self, message: Message) -> None:
-        if self.head is not None:
-            with suppress(OSError):  # its end is noticed by _on_runtime_end
-                self.head.send(message)
-
     def _plan_and_start(self, nodes: list[dict[str, object]]) -> None:
         request = self.request
-        self.plan, starts, remark = live_plan(request, nodes)
+        self.plan, starts, remarks = live_plan(request, self.ground.facts, nodes)
         plan = self.plan
-        if remark:
+        for remark in remarks:
             self.say(remark)
+        self.applications = request.applications_for(plan)
         self.ranks = self.ending.ranks = [RankState(number=one.rank, host=one.host) for one in plan.iter_ranks()]
         targets = self._session.output_descriptors
         self.output = RankOutput(self.loop.wake, request.output, n_ranks=plan.n_ranks, targets=targets)
         for rank in self.ranks:
             self.output.open(rank.number)
-        self._prepare(plan)
-        socket = str(self.control.socket)
-        self._tell_head({"kind": "start", "starts": starts, "backend": request.backend, "socket": socket})
+        self.hosts = self.ground.prepare(plan, self.output, self._session, self._share)
+        socket = str(self.control.door)
+        self.ground.tell_head({"kind": "start", "starts": starts, "backend": request.backend, "socket": socket})
         self.loop.call_after(_SHIMS_TIMEOUT_S, self._check_shims_came)
 
-    def _prepare(self, plan: Plan) -> None:
-        """Give every host its share of the job."""
-        assert self.output is not None  # noqa: S101
-        host = Host(name=plan.allocation.nodes[0].host, node_index=0, do=lambda message: self._hands.do(message))  # noqa: PLW0108 - they come into being below
-        self.hands = Hands(
-            self.loop,
-            self._session,
-            self.output,
-            tell=lambda message: self.hosts.hear(host, message),
-            stdin=pump_stdin,
-        )
-        self.hosts = Hosts([host], self._on_host)
-        host.do({"kind": "prepare", "job": self._host_job(plan, host)})
-
-    def _host_job(self, plan: Plan, host: Host) -> HostJob:
+    def _share(self, facts: HostFacts, node_index: int, head_pid: int) -> HostJob:
+        """Return what a host has to do of the job."""
+        assert self.plan is not None  # noqa: S101
         request = self.request
+        applications = zip(self.applications, facts.paths, strict=True)
         return HostJob(
             name=self.control.path.name,
-            plan=NodePlan.of(plan, host.node_index),
-            applications=request.applications,
-            head_pid=self.head_pid,
+            plan=NodePlan.of(self.plan, node_index),
+            applications=tuple(replace(one, path=path) for one, path in applications),
+            head_pid=head_pid,
             slack_ns=self.slack_ns,
             drop_paths=request.drop_paths,
             reserve=request.reserve,
@@ -322,7 +317,7 @@ class Supervisor:
 
     # -- the ranks ------------------------------------------------------------------------------------------------
 
-    def _on_host(self, host: Host, message: Message) -> None:
+    def on_host(self, host: Host, message: Message) -> None:
         """Take what the hands of a host tell."""
         match message["kind"]:
             case "shims":
@@ -355,7 +350,7 @@ class Supervisor:
         for number, pid in pids:
             self.ranks[number].pid = pid
         if self.ending.outcome is None and all(rank.pid is not None for rank in self.ranks):
-            self._tell_head({"kind": "quiet"})
+            self.ground.tell_head({"kind": "quiet"})
             self.hosts.tell({"kind": "check"})
 
     def _start_applications(self) -> None:
@@ -376,7 +371,7 @@ class Supervisor:
         rank.ended = True
         rank.end_order = sum(other.ended for other in self.ranks)
         if rank.exit_code is None:
-            self._tell_head({"kind": "reap", "ranks": [rank.number]})
+            self.ground.tell_head({"kind": "reap", "ranks": [rank.number]})
             self.loop.call_after(GIVE_UP_S, lambda: self._check_code_came(rank))
         if self.runtime_gone and rank.end_order == len(self.ranks):
             self._give_up()  # nobody will tell how they ended
@@ -410,7 +405,7 @@ class Supervisor:
     def _finish(self) -> None:
         if not self.finishing:
             self.finishing = True
-            self._tell_head({"kind": "finish"})
+            self.ground.tell_head({"kind": "finish"})
             self.loop.call_after(self._session.finish_timeout_s, self._give_up)
 
     def _give_up(self) -> None:
