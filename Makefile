@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e oracle fuzz check bench chaos clean-launches fmt golden-update dist clean
+.PHONY: help demo test e2e oracle fuzz check bench chaos clean-launches scripts fmt golden-update dist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ check: .venv/.dev-installed ## lint, format, types, direction of imports
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(if $(shell command -v shellcheck),shellcheck .ci/run tests/rig/*.sh,@echo "shellcheck is not installed: shell scripts not checked")
+	$(if $(shell command -v shellcheck),shellcheck .ci/run tests/rig/*.sh scripts/*.pbs scripts/*.sbatch,@echo "shellcheck is not installed: shell scripts not checked")
 
 bench: .venv/.dev-installed ## measure against mpirun and bare Dragon
 	$(MAKE) -C mpi_examples
@@ -46,6 +46,9 @@ chaos: .venv/.dev-installed ## play faults at random for MINUTES (30), and check
 
 clean-launches: .venv/.dev-installed ## launch LAUNCHES (200) correct jobs, and check that nothing is found in any of them
 	$(BIN)/python scripts/clean_launches.py --launches $(LAUNCHES)
+
+scripts: .venv/.dev-installed ## write the ready batch scripts of scripts/ (Polaris, Aurora, Frontier, Perlmutter) again
+	$(BIN)/python scripts/submit_scripts.py
 
 fmt: .venv/.dev-installed ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix

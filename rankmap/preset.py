@@ -12,7 +12,20 @@ from rankmap.cpuset import CpuSet
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Dragon", "Environment", "Gpus", "Lines", "Memory", "Nics", "Preset", "Site", "Structure"]
+__all__ = [
+    "Batch",
+    "Directive",
+    "Dragon",
+    "Environment",
+    "Gpus",
+    "Lines",
+    "Memory",
+    "Nics",
+    "Preset",
+    "SetUp",
+    "Site",
+    "Structure",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +104,49 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dragon:
-    """``[dragon]``: how Dragon's transport is set up there: its agent ("hsta", "tcp") and library ("ofi", "ucx")."""
+    """``[dragon]``: how Dragon's transport is set up there: its agent ("hsta", "tcp") and library ("ofi", "ucx").
+
+    ``runtime_lib`` is the directory with libfabric.so or libucp.so, for ``dragon-config add``; "" where not known.
+    """
 
     transport: str
     library: str = ""
+    runtime_lib: str = ""
+    source: str
+    date: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """``[batch]``: how nodes are asked for in a batch script.
+
+    Args:
+        chunk: What each chunk of PBS's ``-l select=N:`` asks for ("system=polaris"), "" for nothing.
+        queue: What Slurm calls a queue there: "partition" or "qos"; "" where that is not known, or not Slurm's.
+        needs_filesystems: Whether a job that does not say its file systems is refused there.
+    """
+
+    chunk: str = ""
+    queue: str = ""
+    needs_filesystems: bool = False
+    source: str
+    date: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directive:
+    """``[[directive]]``: an option that batch scripts have there, such as "--constraint=gpu"."""
+
+    text: str
+    source: str
+    date: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUp:
+    """``[[setup]]``: a line of shell that batch scripts run there before the launch, such as "module load conda"."""
+
+    line: str
     source: str
     date: str
 
@@ -148,6 +200,9 @@ class Preset:
     site: Site | None
     environment: tuple[Environment, ...]
     dragon: Dragon | None
+    batch: Batch | None
+    directive: tuple[Directive, ...]
+    setup: tuple[SetUp, ...]
 
     def completed(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the environment with the variables of this machine that it does not have."""

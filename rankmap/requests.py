@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
 from rankmap.errors import UsageError
+from rankmap.hostfile import hosts_of, n_slots
 from rankmap.hostlist import expand, items
 from rankmap.layout import LayoutSpec
 from rankmap.layout_devices import GpuBind, gpu_share
@@ -21,12 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["request"]
 
 _MOST_BYTES = 64 << 20
-_LONGEST_COUNT = 9
 _FORMS = (
     "name a text file: of hosts with slots=N (--hostfile), a host per rank (seq:), rank 0=HOST slot=0-3 (rankfile:) or"
     " ranks in order (file:); its name has no colon"
 )
-_SLOTS = re.compile(r"(slots|max[_-]slots)\s*=\s*(\S+)", re.IGNORECASE)
 
 
 def request(  # noqa: PLR0913 - the words of the command line, each optional
@@ -63,7 +60,7 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
         raise UsageError(msg)
     named, slots = _hosts([*hosts])
     if hostfile is not None:
-        in_file, slots_there = _hostfile(_read(str(hostfile)), sharing=oversubscribe or bool(allows))
+        in_file, slots_there = hosts_of(_read(str(hostfile)), sharing=oversubscribe or bool(allows))
         slots = {**slots_there, **slots}
         wanted = set(named)
         named = [host for host in in_file if host in wanted] if named else in_file
@@ -129,50 +126,5 @@ def _hosts(texts: Iterable[str]) -> tuple[list[str], dict[str, int]]:
             for host in expand(name):
                 hosts.setdefault(host)
                 if colon:
-                    slots[host] = _n_slots(f"--hosts {text}", count)
+                    slots[host] = n_slots(f"--hosts {text}", count)
     return list(hosts), slots
-
-
-def _hostfile(file: TextFile, *, sharing: bool) -> tuple[list[str], dict[str, int]]:
-    """Return the hosts of an Open MPI hostfile, and the slots of those that have them.
-
-    A host that is named several times has the sum of its slots, or as many as it has lines (PBS_NODEFILE). Slots are
-    never more than max_slots, which is a limit that nothing lifts: with ``sharing`` it is refused.
-    Source: Open MPI, mpirun(1), "Host Specification"; ``host:N`` is Hydra's.
-    """
-    lines: Counter[str] = Counter()
-    slots: dict[str, int] = {}
-    for number, line in enumerate(file.lines, start=1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        place = f"{file.name}:{number}"
-        values = {match[1].lower(): match[2] for match in _SLOTS.finditer(text)}
-        name, colon, count = _SLOTS.sub("", text).strip().partition(":")
-        if not name or " " in name or "\t" in name:
-            msg = f"{place}: not a line of a hostfile: {text}"
-            raise UsageError(msg, hint="write HOST, or HOST slots=N")
-        for host in expand(name):
-            lines[host] += 1
-            most = values.get("max_slots", values.get("max-slots", values.get("maxslots")))
-            if most is not None and sharing:
-                msg = f"{place}: max_slots and --oversubscribe: rankmap knows no second limit"
-                raise UsageError(msg, hint="leave one of them out")
-            value = values.get("slots", count if colon else most)
-            if value is not None:
-                given = _n_slots(place, value)
-                slots[host] = slots.get(host, 0) + (given if most is None else min(given, _n_slots(place, most)))
-    if not lines:
-        msg = f"{file.name} names no host"
-        raise UsageError(msg)
-    for host, n_lines in lines.items():
-        if n_lines > 1:
-            slots.setdefault(host, n_lines)
-    return list(lines), slots
-
-
-def _n_slots(place: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= _LONGEST_COUNT and int(text) > 0):
-        msg = f"{place}: {text!r} is no number of slots"
-        raise UsageError(msg, hint="write a number from 1")
-    return int(text)

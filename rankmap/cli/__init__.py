@@ -23,6 +23,7 @@ __all__ = ["main", "rankmap"]
 
 _COMMANDS: Final[Mapping[str, str]] = {
     "launch": "rankmap.cli.launch",
+    "submit": "rankmap.cli.submit",
     "plan": "rankmap.cli.plan",
     "why": "rankmap.cli.why",
     "whatif": "rankmap.cli.whatif",
@@ -35,6 +36,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
 
 _SUMMARIES: Final[Mapping[str, str]] = {
     "launch": "Start an MPI application, every rank bound and verified.",
+    "submit": "Write a batch script for PBS or Slurm that launches it, or submit it.",
     "plan": "Show where the ranks would go, without starting anything.",
     "why": "Say why a rank is where it is.",
     "whatif": "Try the sensible layouts of so many ranks, the best first.",
@@ -149,6 +151,10 @@ def _hint(error: click.ClickException) -> str:
     """Return what to write instead, where the words are another launcher's, or where help is."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context else "rankmap"
+    if isinstance(error, click.NoSuchOption) and context is not None and context.info_name == "submit":
+        return (
+            f"what is for launch stands behind `--`, what is for the scheduler is --directive; `{path} --help` has all"
+        )
     if isinstance(error, click.NoSuchOption) and error.option_name in _ELSEWHERE:
         return f"{_ELSEWHERE[error.option_name]} (docs/launchers.md; `{path} --help` shows what there is)"
     if context is not None and context.info_name in {"plan", "whatif"} and "extra argument" in error.format_message():

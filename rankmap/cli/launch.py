@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rankmap.cli.layout_options import LayoutCommand, layout_options
+from rankmap.cli.reaching import reach_of
 from rankmap.differences import differences
 from rankmap.discovery.accelerators import all_gpus
 from rankmap.discovery.machine import load, required_preset, this_host
@@ -27,6 +28,7 @@ from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, 
 from rankmap.runtime.launching import LaunchOptions, launch_job
 from rankmap.runtime.rank_output import require_writable
 from rankmap.runtime.session import in_runtime
+from rankmap.runtime.starting import Fabric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -150,6 +152,25 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
     help="How the ranks find each other; auto goes by the application's MPI library.",
 )
 @click.option(
+    "--transport",
+    type=click.Choice(["tcp", "hsta"]),
+    help="What Dragon's own messages between hosts go by; without it, what Dragon is configured for.",
+)
+@click.option(
+    "--network-prefix",
+    default="",
+    metavar="PATTERN",
+    help="The network interfaces for Dragon and rankmap, as a pattern of their names, such as hsn; without it hsn*, "
+    "ipogif* and ib*, else any.",
+)
+@click.option(
+    "--dragon-arg",
+    "dragon_words",
+    multiple=True,
+    metavar="WORD",
+    help="Another word for the dragon command, on several hosts; repeat it for more.",
+)
+@click.option(
     "--machine",
     metavar="NAME",
     help="The machine that this is (`rankmap machines`): keep free what its site keeps, set its environment, and say "
@@ -177,6 +198,9 @@ def launch(  # noqa: PLR0913 - one argument per option
     kill_grace_s: float,
     start_timeout_s: float,
     pmi: str,
+    transport: str | None,
+    network_prefix: str,
+    dragon_words: tuple[str, ...],
     machine: str | None,
     verbose: bool,
     command: tuple[str, ...],
@@ -209,6 +233,8 @@ def launch(  # noqa: PLR0913 - one argument per option
         verbose=verbose,
     )
     _check_writable(report_file)
+    fabric = Fabric(transport=transport or "", network_prefix=network_prefix, words=dragon_words)
+    reach = None if in_runtime(os.environ) else reach_of(specs, environ=os.environ, fabric=fabric, say=say)
     result = launch_job(
         commands,
         plan_for=lambda allocation: _planned(allocation, specs, saved=saved, stdin_rank=options.stdin_rank),
@@ -218,6 +244,7 @@ def launch(  # noqa: PLR0913 - one argument per option
         environ=environ,
         all_gpus=all_gpus,
         say=say,
+        reach=reach,
     )
     written = 0
     if report_file is not None:

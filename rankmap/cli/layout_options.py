@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rankmap.layout import LayoutSpec
 
-__all__ = ["LayoutCommand", "layout_options", "load_plan"]
+__all__ = ["LayoutCommand", "layout_of", "layout_options", "load_plan"]
 
 _MAP_HELP = (
     "Where ranks go: auto (default), slot, node, gpu, nic, an object (hwthread, core, l1cache, l2cache, l3cache, numa, "
@@ -28,6 +28,7 @@ _MAP_HELP = (
 _RANK_HELP = "How they are numbered: slot, node, fill, span, object, plane:K, file:FILE."
 _BIND_HELP = "What each may use: none, explicit, or an object as for --map-by; with overload-allowed."
 _PART_SEPARATOR = ":"
+_PLAN = "plan_file"
 
 _OPTIONS = (
     click.option("-n", "-np", "--np", "n_ranks", type=int, metavar="N", help="Ranks of the job."),
@@ -133,29 +134,40 @@ def layout_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """
     with_plan = click.option(
         "--plan",
-        "plan_file",
+        _PLAN,
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="Use the plan that `rankmap plan --format json -o FILE` has written, and no other LAYOUT option.",
     )
 
     @functools.wraps(command)
-    def with_specs(*, plan_file: Path | None, **words: Any) -> object:  # noqa: ANN401 - whatever click has parsed
-        ctx = click.get_current_context()
-        parts: list[click.Context] = ctx.meta[__name__]
-        saved = None
-        if plan_file is not None:
-            saved = _saved(plan_file, [ctx, *parts])
-        rest = [dict(part.params) for part in parts]
-        specs = tuple(_spec(part, number=i + 1 if rest else 0) for i, part in enumerate((words, *rest)))
-        if any(rest):
-            words["more"] = rest
-        return command(specs=() if saved else specs, saved=saved, **words)
+    def with_specs(**words: Any) -> object:  # noqa: ANN401 - whatever click has parsed
+        specs, saved, more = layout_of(click.get_current_context())
+        own = {name: value for name, value in words.items() if name not in _NAMES and name != _PLAN}
+        if any(more):
+            own["more"] = more
+        return command(specs=specs, saved=saved, **own)
 
     # the last decorator applied is the first option shown
     for option in reversed((*_OPTIONS, with_plan)):
         with_specs = option(with_specs)
     return with_specs
+
+
+def layout_of(ctx: click.Context) -> tuple[tuple[LayoutSpec, ...], Plan | None, list[dict[str, Any]]]:
+    """Return what the parsed words of a LayoutCommand ask for: a request for each part, or a saved plan.
+
+    The last is what later parts have besides their layout, a dict a part.
+
+    Raises:
+        UsageError: A value cannot be understood.
+    """
+    parts: list[click.Context] = ctx.meta[__name__]
+    file: Path | None = ctx.params[_PLAN]
+    saved = _saved(file, [ctx, *parts]) if file is not None else None
+    rest = [dict(part.params) for part in parts]
+    specs = tuple(_spec(part, number=i + 1 if rest else 0) for i, part in enumerate((dict(ctx.params), *rest)))
+    return (() if saved else specs), saved, rest
 
 
 def _saved(file: Path, parts: list[click.Context]) -> Plan:

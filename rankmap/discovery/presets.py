@@ -14,7 +14,20 @@ from typing import Any, TypeVar
 from rankmap.codec import decode, encode
 from rankmap.discovery.preset_files import file_of
 from rankmap.errors import AllocationError, UsageError
-from rankmap.preset import Dragon, Environment, Gpus, Lines, Memory, Nics, Preset, Site, Structure
+from rankmap.preset import (
+    Batch,
+    Directive,
+    Dragon,
+    Environment,
+    Gpus,
+    Lines,
+    Memory,
+    Nics,
+    Preset,
+    SetUp,
+    Site,
+    Structure,
+)
 
 __all__ = ["read"]
 
@@ -47,6 +60,7 @@ class _File:
 
     def preset(self) -> Preset:
         known = {"title", "unknown", "topology", "memory", "gpus", "nics", "site", "environment", "dragon"}
+        known |= {"batch", "directive", "setup"}
         for key in self.data.keys() - known:
             msg = f"{self.text.place(key)}: there is no key {key!r}; the keys are {', '.join(sorted(known))}"
             raise self._refused(msg)
@@ -66,6 +80,9 @@ class _File:
             site=self._table("site", Site),
             environment=self._tables("environment", Environment),
             dragon=self._table("dragon", Dragon),
+            batch=self._table("batch", Batch),
+            directive=self._tables("directive", Directive),
+            setup=self._tables("setup", SetUp),
         )
         self._check(preset)
         return preset
@@ -73,6 +90,7 @@ class _File:
     def _check(self, preset: Preset) -> None:
         """Raise where two facts of the file contradict each other."""
         self._check_nics(preset.nics)
+        self._check_batch(preset)
         gpus, dragon = preset.gpus, preset.dragon
         for number, variable in enumerate(preset.environment):
             if not re.fullmatch(r"[A-Za-z_]\w*", variable.name, re.ASCII):
@@ -98,6 +116,23 @@ class _File:
             if values and len(values) != len(nics.names):
                 msg = f"{self.text.place('nics', word)}: {len(values)} {word} for {len(nics.names)} names"
                 raise self._refused(msg)
+
+    def _check_batch(self, preset: Preset) -> None:
+        batch = preset.batch
+        if batch is not None and batch.queue not in {"", "partition", "qos"}:
+            msg = f"{self.text.place('batch', 'queue')}: Slurm has no {batch.queue!r} that is asked for like a queue"
+            raise self._refused(msg, "queue is partition or qos")
+        if batch is not None and not re.fullmatch(r"(\w+=[\w.-]+(:\w+=[\w.-]+)*)?", batch.chunk, re.ASCII):
+            msg = f"{self.text.place('batch', 'chunk')}: {batch.chunk!r} is not what a chunk asks for"
+            raise self._refused(msg, "write NAME=VALUE, several with `:` between them")
+        for number, directive in enumerate(preset.directive):
+            if not directive.text.startswith("-") or not directive.text.isprintable():
+                msg = f"{self.text.place('directive', 'text', number)}: {directive.text!r} is no option"
+                raise self._refused(msg, "write it as after #PBS or #SBATCH: --constraint=gpu")
+        for number, setup in enumerate(preset.setup):
+            if not setup.line.isprintable():
+                msg = f"{self.text.place('setup', 'line', number)}: {setup.line!r} is not one line"
+                raise self._refused(msg, "write a [[setup]] for each line")
 
     def _text(self, key: str) -> str:
         value = self.data.get(key)

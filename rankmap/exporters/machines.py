@@ -48,10 +48,24 @@ def details(preset: Preset, allocation: Allocation) -> str:
     if preset.dragon is not None:
         library = f" over {preset.dragon.library}" if preset.dragon.library else ""
         lines += [f"Dragon's transport: {preset.dragon.transport}{library}"]
+        if preset.dragon.runtime_lib:
+            lines += [f"the library of Dragon's transport: {preset.dragon.runtime_lib}"]
+    lines += _batch_lines(preset)
     lines += ["", *(f"not published: {what}" for what in preset.unknown)] if preset.unknown else []
     lines += ["", "sources"]
     lines += [f"  {what}: {source} ({date})" for what, source, date in _sources(preset)]
     return "\n".join(lines) + "\n"
+
+
+def _batch_lines(preset: Preset) -> list[str]:
+    batch = preset.batch
+    lines = []
+    if batch is not None:
+        lines += [f"batch jobs, each node: {batch.chunk}"] if batch.chunk else []
+        lines += [f"batch jobs, a queue is: a {batch.queue}"] if batch.queue else []
+        lines += ["batch jobs: must say their file systems"] if batch.needs_filesystems else []
+    lines += [f"batch jobs, directive: {one.text}" for one in preset.directive]
+    return [*lines, *(f"batch jobs, set-up: {one.line}" for one in preset.setup)]
 
 
 class _Fact(Protocol):
@@ -75,6 +89,9 @@ def _sources(preset: Preset) -> Iterable[tuple[str, str, str]]:
         ("site", preset.site),
         *((one.name, one) for one in preset.environment),
         ("Dragon", preset.dragon),
+        ("batch jobs", preset.batch),
+        *((one.text, one) for one in preset.directive),
+        *((one.line, one) for one in preset.setup),
     )
     for what, part in parts:
         if part is not None:
@@ -98,6 +115,9 @@ def as_json(presets: Sequence[Preset]) -> str:
             "site": encode(preset.site),
             "environment": encode(preset.environment),
             "dragon": encode(preset.dragon),
+            "batch": encode(preset.batch),
+            "directive": encode(preset.directive),
+            "setup": encode(preset.setup),
         }
         for preset in presets
     ]

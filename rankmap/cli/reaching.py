@@ -1,0 +1,57 @@
+"""Which hosts a launch is for, and how they are reached: from the batch job around it, or from --hosts."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from rankmap.runtime.starting import Kind, Reach
+from rankmap.schedulers.allocation import allocated_hosts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rankmap.layout import LayoutSpec
+    from rankmap.runtime.starting import Fabric
+
+__all__ = ["reach_of"]
+
+
+def reach_of(
+    specs: Sequence[LayoutSpec],
+    *,
+    environ: Mapping[str, str],
+    fabric: Fabric,
+    say: Callable[[str], None],
+) -> Reach | None:
+    """Return the hosts of the job and how to get onto them; None where that is this host alone.
+
+    In a batch job ``--hosts`` and ``--exclude-hosts`` choose among its hosts; where there is none ``--hosts`` names
+    them, and ssh reaches them.
+
+    Args:
+        specs: The parts of the job.
+        environ: The environment.
+        fabric: What Dragon is told of the network.
+        say: Called with what is left unread and why.
+
+    Raises:
+        AllocationError: The hosts of the batch job cannot be read.
+    """
+    allocated = allocated_hosts(environ, say=say)
+    named = tuple(dict.fromkeys(host for spec in specs for host in spec.hosts))
+    if allocated is None:
+        hosts = tuple(host for host in named if any(host in spec.allowed(named) for spec in specs))
+        own = os.uname().nodename
+        if not hosts or hosts == (own,):
+            return None
+        return Reach(kind=Kind.SSH, hosts=hosts, source="--hosts", fabric=fabric)
+    allowed = set[str]().union(*(spec.allowed(allocated.hosts) for spec in specs)) if specs else set(allocated.hosts)
+    hosts = tuple(host for host in allocated.hosts if host in allowed)
+    if not hosts:
+        return None  # the planner says what is wrong with the request
+    if len(allocated.hosts) == 1:
+        return None
+    whole = hosts == allocated.hosts
+    return Reach(kind=Kind(str(allocated.kind)), hosts=hosts, source=allocated.source, whole=whole, fabric=fabric)
+

@@ -1,0 +1,189 @@
+"""How rankmap's agents get onto the hosts of a job, and how Dragon is told to start there: the words of each way.
+
+| kind | the agents | Dragon |
+|---|---|---|
+| ssh | one ``ssh HOST`` each; this host's own is started directly | ``--wlm ssh``, over the agents (relay.py) |
+| drun | the same, hosts from DRAGON_RUN_NODEFILE | the same |
+| slurm | one ``srun --overlap``, a task on each host | ``--wlm slurm`` |
+| pbs | one ``mpiexec``, a process on each host | ``--wlm pbs+pals`` |
+
+Source: ssh(1); srun(1), --overlap; PALS, mpiexec(1); ``dragon --help``; measured (docs/design/0011-many-hosts.md).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankmap.runtime.agent import TICKET_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["AgentStart", "Fabric", "Kind", "Reach", "agent_starts", "dragon_words", "hosts_environment"]
+
+
+class Kind(StrEnum):
+    """Who gives us the hosts, and gets processes onto them."""
+
+    SSH = "ssh"
+    DRUN = "drun"
+    SLURM = "slurm"
+    PBS = "pbs"
+
+
+_WLM = {Kind.SSH: "ssh", Kind.DRUN: "ssh", Kind.SLURM: "slurm", Kind.PBS: "pbs+pals"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fabric:
+    """What Dragon is told of the network.
+
+    Args:
+        transport: "tcp" or "hsta"; "" leaves it to Dragon.
+        network_prefix: A pattern of interface names; "" leaves it to Dragon.
+        words: Anything else for ``dragon``, as given with ``--dragon-arg``.
+    """
+
+    transport: str = ""
+    network_prefix: str = ""
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """The hosts of a job, and how they are reached.
+
+    Args:
+        kind: Who gets processes onto them.
+        hosts: Their names, each once, in the job's order.
+        source: Where the names come from, for messages.
+        whole: Whether they are all that the batch system has given; else its own launcher cannot be told which.
+        fabric: What Dragon is told of the network.
+    """
+
+    kind: Kind
+    hosts: tuple[str, ...]
+    source: str
+    whole: bool = True
+    fabric: Fabric = Fabric()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStart:
+    """One command that starts agents.
+
+    Args:
+        hosts: The hosts that it starts them on.
+        argv: The command.
+        stdin: What it reads.
+        variables: What it has in its environment beside ours.
+    """
+
+    hosts: tuple[str, ...]
+    argv: tuple[str, ...]
+    stdin: str = ""
+    variables: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return shlex.join(self.argv)
+
+
+def is_here(host: str) -> bool:
+    """Return whether this is a name of the host that we are on."""
+    own = os.uname().nodename
+    return host in {own, own.partition(".")[0], "localhost"} or host.partition(".")[0] == own
+
+
+def agent_starts(kind: Kind, hosts: Sequence[str], ticket: Mapping[str, object]) -> list[AgentStart]:
+    """Return the commands that start an agent on each of these hosts.
+
+    The ticket is a secret: it goes through standard input or the environment, which nobody else can read.
+
+    Args:
+        kind: Who gets processes onto the hosts.
+        hosts: Their names, each once.
+        ticket: What an agent has to know to find us; each gets its own ``index`` where we can tell them apart.
+    """
+    if kind in {Kind.SSH, Kind.DRUN}:
+        return [
+            AgentStart(
+                hosts=(host,),
+                argv=(*(() if is_here(host) else _ssh(host)), *_agent(quoted=not is_here(host))),
+                stdin=json.dumps({**ticket, "index": index}) + "\n",
+            )
+            for index, host in enumerate(hosts)
+        ]
+    n_hosts = str(len(hosts))
+    if kind is Kind.SLURM:
+        words = [f"--nodes={n_hosts}", f"--ntasks={n_hosts}", "--ntasks-per-node=1", f"--nodelist={','.join(hosts)}"]
+        launcher = ("srun", "--overlap", *words, "--cpu-bind=none", "--mem=0", "--mpi=none", "--input=none", "--wait=0")
+    else:
+        launcher = ("mpiexec", "--np", n_hosts, "--ppn", "1", "--cpu-bind", "none", "--hosts", ",".join(hosts))
+    variables = ((TICKET_VARIABLE, json.dumps(dict(ticket))),)
+    return [AgentStart(hosts=tuple(hosts), argv=(*launcher, *_agent(quoted=False)), variables=variables)]
+
+
+def _ssh(host: str) -> tuple[str, ...]:
+    return ("ssh", "-oBatchMode=yes", "-oConnectTimeout=15", host)
+
+
+def _agent(*, quoted: bool) -> tuple[str, ...]:
+    """Return the command of an agent; for ssh as one word, which a shell reads on the other side."""
+    package = str(Path(__file__).parents[2])
+    # -u: what it says before it ends must not be lost.
+    words = ("env", f"PYTHONPATH={package}", sys.executable, "-u", "-m", "rankmap.agent")
+    return (shlex.join(words),) if quoted else words
+
+
+def dragon_words(reach: Reach) -> tuple[str, ...]:
+    """Return the options of ``dragon`` for a runtime on these hosts.
+
+    A batch system's own launcher starts Dragon on all hosts of the allocation; on some of them only the agents can.
+    """
+    wlm, fabric = _WLM[reach.kind] if reach.whole else "ssh", reach.fabric
+    return (
+        "--wlm",
+        wlm,
+        *(("--hostlist", ",".join(reach.hosts)) if wlm == "ssh" else ()),
+        *(("--transport", fabric.transport) if fabric.transport else ()),
+        *(("--network-prefix", fabric.network_prefix) if fabric.network_prefix else ()),
+        *fabric.words,
+    )
+
+
+def hosts_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that goes to all hosts: without what is one host's, login's or batch task's own."""
+    return {name: value for name, value in environ.items() if not name.startswith(_OWN)}
+
+
+_OWN = (
+    *(
+        "HOSTNAME",
+        "HOST",
+        "SSH_",
+        "XDG_RUNTIME_DIR",
+        "XDG_SESSION",
+        "DBUS_SESSION",
+        "DISPLAY",
+        "XAUTHORITY",
+        "WINDOWID",
+    ),
+    *(
+        "SLURMD_",
+        "SLURM_NODEID",
+        "SLURM_PROCID",
+        "SLURM_LOCALID",
+        "SLURM_TASK_PID",
+        "SLURM_GTIDS",
+        "SLURM_TOPOLOGY_ADDR",
+    ),
+    *("SLURM_STEP", "SLURM_SRUN", "SLURM_LAUNCH", "SLURM_CPU_BIND", "PALS_NODEID", "PALS_RANKID", "PALS_LOCAL_RANKID"),
+    *("PMI_", "PMIX_", "SLINGSHOT_", "BASH_FUNC_"),
+)
