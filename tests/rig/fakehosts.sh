@@ -91,11 +91,13 @@ up() {
   trap '[ $? = 0 ] || { echo "fakehosts: up failed; logs:" >&2; cat "$RIG"/*.log >&2 || :; down; }' EXIT
   mkdir -p "$RIG/ssh"
   echo "$VENV" >"$RIG/venv"
+  readlink -f "$VENV/bin/python" >"$RIG/python"      # for PBS's programs: there even where the environment is hidden
+  cp -r "$HERE/pbs" "$RIG/pbs"
   ssh_files
   echo "127.0.0.1 localhost" >"$RIG/hosts"
   ip netns add "$PREFIX-switch"; ip -n "$PREFIX-switch" link add br0 type bridge; ip -n "$PREFIX-switch" link set br0 up
   for ((i = 0; i < n; i++)); do
-    echo "10.77.0.$((10 + i)) node$i" >>"$RIG/hosts"
+    echo "10.77.0.$((10 + i)) node$i" >>"$RIG/hosts"; echo "node$i" >>"$RIG/nodes"
     gpu_stub "$RIG/gpu$i" "$(word "$i" "${GPUS:-}")"
     network "$i"
     start "$i"
@@ -232,7 +234,7 @@ run() {  # the caller's variables, but for those that name what is outside; of s
     bash -c 'cd "$0" && exec "$@"' "$PWD" "$@"
 }
 
-pbs_run() { run "$HERE/pbs/bin/qsub" -I -V -l "${PBS_SELECT:-select=$(grep -c node "$RIG/hosts"):mpiprocs=2}" -- "$@"; }
+pbs_run() { run "$STATE/pbs/bin/qsub" -I -V -l "${PBS_SELECT:-select=$(wc -l <"$RIG/nodes"):mpiprocs=2}" -- "$@"; }
 
 # ---- faults ----------------------------------------------------------------------------------------------------
 

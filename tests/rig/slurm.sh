@@ -4,7 +4,7 @@
 
 slurm() {
   local tree i n cpus state=$RIG/slurm conf=$STATE/slurm/slurm.conf
-  n=$(grep -c node "$RIG/hosts")
+  n=$(wc -l <"$RIG/nodes")
   tree=$(unpack slurmctld slurmd slurm-client)
   mkdir -p "$state/state"
   slurm_conf >"$state/slurm.conf"
