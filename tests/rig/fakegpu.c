@@ -3,7 +3,7 @@
  *   cc -shared -fPIC       -o libcudart.so   fakegpu.c
  *   cc -shared -fPIC -DHIP -o libamdhip64.so fakegpu.c
  *
- * To be first in LD_LIBRARY_PATH. FAKE_NGPU (default 4) is the number of devices; as in the real libraries
+ * To be first in LD_LIBRARY_PATH. FAKE_NGPU (default -DDEVICES, else 4) is the number of devices; as in the real libraries
  * the visibility variables can only hide some of them.
  */
 #include <stdio.h>
@@ -18,13 +18,17 @@ static const char *const variables[] = {"ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEV
 static const char *const variables[] = {"CUDA_VISIBLE_DEVICES", NULL};
 #endif
 
+#ifndef DEVICES
+#define DEVICES 4
+#endif
+
 enum { NO_DEVICE = 100, PROPERTIES_BYTES = 512, NAME_BYTES = 256, UUID_BYTES = 16 };
 
 static int current;
 
 static int count_devices(void) {
     const char *given = getenv("FAKE_NGPU");
-    int devices = given ? atoi(given) : 4;
+    int devices = given ? atoi(given) : DEVICES;
     for (const char *const *variable = variables; *variable; variable++) {
         const char *list = getenv(*variable);
         int listed = list && *list ? 1 : 0;
