@@ -54,4 +54,3 @@ def reach_of(
         return None
     whole = hosts == allocated.hosts
     return Reach(kind=Kind(str(allocated.kind)), hosts=hosts, source=allocated.source, whole=whole, fabric=fabric)
-
