@@ -1,6 +1,7 @@
 """Nodes of an allocation that are otherwise than most: which, what about them, and the allocation without them.
 
-Compared is what placements depend on. Nodes of one make differ by some memory (5 %) and in where devices are plugged in.
+Compared is what placements depend on. Nodes of one make differ by some memory (5 %), and in where devices are plugged
+in.
 """
 
 from __future__ import annotations
@@ -48,11 +49,9 @@ def odd_nodes(allocation: Allocation) -> tuple[OddNodes, ...]:
     usual, *others = _kinds(allocation)
     topology = allocation.topology(usual[0])
     return tuple(
-        OddNodes(
-            nodes=nodes,
-            remark=_remark(allocation, nodes, _facts(topology, allocation.topology(nodes[0])), n_peers=len(usual)),
-        )
+        OddNodes(nodes=nodes, remark=_remark(allocation, nodes, facts, n_peers=len(usual)))
         for nodes in sorted(others)
+        if (facts := _facts(topology, allocation.topology(nodes[0])))
     )
 
 
@@ -161,7 +160,7 @@ def _text(what: str, here: str, there: str) -> list[_Fact]:
 
 def _memory(odd: NodeTopology, usual: NodeTopology) -> list[_Fact]:
     here, there = odd.memory_bytes, usual.memory_bytes
-    if not here or not there or abs(here - there) <= _ABOUT * there:  # a preset may not know
+    if not here or not there or abs(here - there) <= _ABOUT * max(here, there):  # a preset may not know
         return []
     return [(f"{_gib(here)} of memory", _gib(there))]
 

@@ -56,10 +56,9 @@ def remarks(*shapes: NodeTopology) -> list[str]:
         ),
         (
             replace(NODE, gpus=tuple(replace(gpu, cpus=CpuSet(1)) for gpu in NODE.gpus)),
-            (
-                "GPU 0: close to CPUs 0-3,8-11 as on others, to 0 here; GPU 1: close to CPUs 0-3,8-11 as on others, "
-                "to 0 here; GPU 2: close to CPUs 4-7,12-15 as on others, to 0 here; GPU 3: close to CPUs 4-7,12-15 as on "
-                "others, to 0 here"
+            "; ".join(
+                f"GPU {i}: close to CPUs {cpus} as on others, to 0 here"
+                for i, cpus in enumerate(["0-3,8-11"] * 2 + ["4-7,12-15"] * 2)
             ),
         ),
         (
