@@ -143,10 +143,10 @@ def test_ten_thousand_nodes_are_a_screen_and_a_small_file() -> None:
     """Every wrong rank and one node of each kind; fast."""
     assert LARGE.n_ranks == 640_000 > FULL_RANKS
     parts = large_parts(10, 4711, 9999)
-    start = time.monotonic()
+    start = time.process_time()
     report = report_of_nodes(LARGE, [as_tree(parts, width=2)])
     text, shown = report.to_json(), table(report)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     assert len(text) < 100_000
     assert len(shown.splitlines()) < 60
     data = json.loads(text)
