@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -215,7 +215,7 @@ class NodesRow:
             "n_ranks": self.counts.ranks,
             "first_rank": self.runs[0].first,
             "step": self.step,
-            "ranks": [asdict(run) for run in self.runs] if len(self.runs) <= _MOST_RUNS else None,
+            "ranks": [list(astuple(run)) for run in self.runs] if len(self.runs) <= _MOST_RUNS else None,
         }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from rankmap.cpuset import CpuSet
+from rankmap.node_plan import NodePlan
 from rankmap.observe import Observation, ThreadObservation
 from rankmap.planner import plan
 from rankmap.report import Verdict
@@ -75,7 +76,7 @@ class Job:
         assert cpus == CpuSet.of(CPUS[:1])
         seen = Observation(rank=0, host="n0", pid=self.process.pid, cpus=cpus)
         self.rank = RankProcess(0, seen=seen, running=True)
-        asked = JobRequest(
+        self.asked = JobRequest(
             plan_for=lambda _allocation: job,
             applications=(),
             host="n0",
@@ -88,7 +89,7 @@ class Job:
             verify=self.mode,
             watch_s=self.watch_s,
         )
-        self.checker = Checker(job, [self.rank], asked, say=self.said.append, stop=self.stopped.append)
+        self.checker = Checker(job, [self.rank], self.asked, say=self.said.append, stop=self.stopped.append)
         self.checker.look_later(cast("Loop", self.clock))
 
     def threads(self) -> tuple[ThreadObservation, ...]:
@@ -189,3 +190,22 @@ def test_looks_are_planned_once(process: Child) -> None:
     job = Job(process, watch_s=10)
     job.checker.look_later(cast("Loop", job.clock))
     assert 3 == len(job.clock._timers)
+
+
+def test_one_node_of_a_job_is_checked_alone(process: Child) -> None:
+    """By its own part of the plan, whose ranks do not begin with 0; threads are judged as on a single host."""
+    node = made([[len(CPUS)]], number=lambda core, _: CPUS[core])
+    job = plan(allocation(node, node), request(ranks_per_node=1, cpus_per_rank=1))
+    of_n1 = NodePlan.of(job, 1)
+    seen = Observation(rank=1, host="n1", pid=process.pid, cpus=CpuSet.of(CPUS[:1]))
+    rank, clock = RankProcess(1, seen=seen, running=True), Clock()
+    said: list[str] = []
+    checker = Checker(of_n1, [rank], Job(process).asked, say=said.append, stop=said.append)
+    checker.check()
+    assert ([], Verdict.MATCH) == (said, checker.report().verdict)
+    move(process, CPUS[1])
+    checker.look_later(cast("Loop", clock))
+    clock.advance_to(1.6)
+    rank.ended = True
+    clock.advance_to(100)
+    assert [1] == [number for number, _ in checker.report().warnings()]

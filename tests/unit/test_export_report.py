@@ -8,7 +8,8 @@ from rankmap.layout import LayoutSpec
 from rankmap.observe import Observation, ThreadObservation
 from rankmap.planner import plan
 from rankmap.report import RankReport, Report
-from rankmap.verification import verify
+from rankmap.verification import report_of_nodes, verify
+from tests.large_jobs import gathered
 from tests.topologies_made import allocation, interleaved, made
 
 NODE = made([[2], [2]], smt=2, number=interleaved(4))
@@ -58,3 +59,22 @@ def test_services_are_grouped_by_place() -> None:
         "services on CPUs 0-1: 1 x Dragon runtime, 1 x rankmap head",
         "services on CPUs 0-1, SCHED_IDLE: 2 x Dragon group service",
     ]
+
+
+def test_many_kinds_of_node_are_told_in_a_line_each() -> None:
+    """When the screen is full; lines and services of kinds that are too many are counted."""
+    shapes = [made([[n]]) for n in range(20, 4, -1)]
+    job = plan(allocation(*shapes), LayoutSpec())
+    text = table(report_of_nodes(job, gathered(job, {})))
+    lines = text.splitlines()
+    assert [f"node {i} (n{i}): {20 - i} ranks each, all ok" for i in range(1, 6)] == lines[-8:-3]
+    assert "... and 10 more kinds of node, all ok" == lines[-3]
+    assert 2 + 20 + 6 + 2 == len(lines)
+
+
+def test_few_ranks_on_several_nodes_are_all_shown() -> None:
+    """They are a screen anyway."""
+    job = plan(allocation(NODE, NODE), LayoutSpec(n_ranks=4))
+    lines = table(report_of_nodes(job, gathered(job, {}))).splitlines()
+    assert ["0", "1", "2", "3"] == [line.split()[0] for line in lines[2:6]]
+    assert ["services on CPUs 0: 1 x rankmap agent (nodes 0-1)"] == lines[7:]
