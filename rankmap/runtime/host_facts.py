@@ -34,7 +34,7 @@ class HostFacts:
         name: What the user or the batch system calls it.
         own_name: What it calls itself (uname(2)).
         topology: Its topology, as a program in the job's environment has it.
-        paths: The applications of the job's parts, as they are found there.
+        paths: The applications of the job's parts, as they are found there; "" for one that gets there only later.
     """
 
     name: str
@@ -52,8 +52,8 @@ def look(
     """Make the job's directories on this host, check what the job needs of it, and say what it is like.
 
     Args:
-        message: ``control`` (the job's directory), ``kept`` (CPUs that its site keeps), ``commands`` (of each part),
-            ``cwd``, ``set_env`` and whether it needs ``libpmix``.
+        message: ``control`` (the job's directory), ``kept`` (CPUs that its site keeps), ``commands`` (of each part,
+            none for one that gets here only later), ``cwd``, ``set_env`` and whether it needs ``libpmix``.
         environ: The job's environment.
         this_host: Reads the topology.
 
@@ -69,7 +69,9 @@ def look(
         if library is not None:
             control.offer_libpmix(library)
         found = [
-            application.resolve(argv, cwd=Path(message["cwd"]), environ=environ, set_env=message["set_env"])
+            application.resolve(argv, cwd=Path(message["cwd"]), environ=environ, set_env=message["set_env"]).path
+            if argv
+            else ""
             for argv in message["commands"]
         ]
         shape, uuids = this_host(environ, CpuSet.parse(message["kept"])).without_uuids()
@@ -81,7 +83,7 @@ def look(
         "digest": topology_digest(shape),
         "shape": encode(shape),
         "uuids": list(uuids),
-        "paths": [one.path for one in found],
+        "paths": found,
         "libpmix": "" if library is None else str(library.path),
     }
     return facts, control

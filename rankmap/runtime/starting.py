@@ -38,7 +38,8 @@ class Kind(StrEnum):
     PBS = "pbs"
 
 
-_WLM = {Kind.SSH: "ssh", Kind.DRUN: "ssh", Kind.SLURM: "slurm", Kind.PBS: "pbs+pals"}
+_OVER_AGENTS = "ssh"
+_WLM = {Kind.SSH: _OVER_AGENTS, Kind.DRUN: _OVER_AGENTS, Kind.SLURM: "slurm", Kind.PBS: "pbs+pals"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class Reach:
         kind: Who gets processes onto them.
         hosts: Their names, each once, in the job's order.
         source: Where the names come from, for messages.
-        whole: Whether they are all that the batch system has given; else its own launcher cannot be told which.
+        whole: Whether they are all that the batch system has given.
         fabric: What Dragon is told of the network.
     """
 
@@ -142,16 +143,17 @@ def _agent(*, quoted: bool) -> tuple[str, ...]:
     return (shlex.join(words),) if quoted else words
 
 
-def dragon_words(reach: Reach) -> tuple[str, ...]:
-    """Return the options of ``dragon`` for a runtime on these hosts.
+def dragon_words(reach: Reach, used: Sequence[str]) -> tuple[str, ...]:
+    """Return the options of ``dragon`` for a runtime on those of the hosts that are used.
 
     A batch system's own launcher starts Dragon on all hosts of the allocation; on some of them only the agents can.
     """
-    wlm, fabric = _WLM[reach.kind] if reach.whole else "ssh", reach.fabric
+    whole = reach.whole and tuple(used) == reach.hosts
+    wlm, fabric = _WLM[reach.kind] if whole else _OVER_AGENTS, reach.fabric
     return (
         "--wlm",
         wlm,
-        *(("--hostlist", ",".join(reach.hosts)) if wlm == "ssh" else ()),
+        *(("--hostlist", ",".join(used)) if wlm == _OVER_AGENTS else ()),
         *(("--transport", fabric.transport) if fabric.transport else ()),
         *(("--network-prefix", fabric.network_prefix) if fabric.network_prefix else ()),
         *fabric.words,
