@@ -120,8 +120,7 @@ def walltime(text: str) -> int:
 
 
 def word(option: str, text: str) -> str:
-    """Return an account or a queue; a directive has no quotes, so it is one word of letters, digits and
-    ``_.,@+=:/-``.
+    """Return an account or a queue: one word of letters, digits and ``_.,@+=:/-``, because a directive has no quotes.
 
     Raises:
         UsageError: It is empty or has other characters.
