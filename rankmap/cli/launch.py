@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rankmap.cli.layout_options import LayoutCommand, layout_options
-from rankmap.cli.reaching import reach_of
+from rankmap.cli.reaching import reach_of, without_left_out
 from rankmap.differences import differences
 from rankmap.discovery.accelerators import all_gpus
 from rankmap.discovery.machine import load, required_preset, this_host
@@ -273,7 +273,9 @@ def launch(  # noqa: PLR0913 - one argument per option
         return
     result = launch_job(
         commands,
-        plan_for=lambda allocation: _planned(allocation, specs, saved=saved, stdin_rank=options.stdin_rank),
+        plan_for=lambda allocation: _planned(
+            allocation, without_left_out(specs, allocation, reach), saved=saved, stdin_rank=options.stdin_rank
+        ),
         topology=topology,
         reserve=saved.reserve if saved is not None else reduce(or_, (spec.reserve for spec in specs)),
         options=options,

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from rankmap.layout import LayoutSpec
     from rankmap.runtime.host_choice import HostChoice
     from rankmap.runtime.starting import Fabric
+    from rankmap.topology import Allocation
 
-__all__ = ["reach_of"]
+__all__ = ["reach_of", "without_left_out"]
 
 
 def reach_of(
@@ -52,8 +53,8 @@ def reach_of(
         msg = f"--nodes {choice.n_nodes}{spares}: there {'is' if n_hosts == 1 else 'are'} {n_hosts}: {where}"
         raise AllocationError(msg, hint="run this in a batch job of as many nodes, or name them with --hosts")
     if reach is None or choice.n_looked_at in {None, n_hosts}:
-        return reach
-    return replace(reach, hosts=reach.hosts[: choice.n_looked_at], whole=False)
+        return reach if reach is None else replace(reach, named=reach.hosts)
+    return replace(reach, named=reach.hosts, hosts=reach.hosts[: choice.n_looked_at], whole=False)
 
 
 def _reach(
@@ -75,3 +76,10 @@ def _reach(
         return None
     whole = hosts == allocated.hosts
     return Reach(kind=Kind(str(allocated.kind)), hosts=hosts, source=allocated.source, whole=whole, fabric=fabric)
+
+
+def without_left_out(specs: Sequence[LayoutSpec], allocation: Allocation, reach: Reach | None) -> list[LayoutSpec]:
+    """Return the parts without those of their hosts that the job leaves out (--nodes, --spares, --drop-odd)."""
+    there = {node.host for node in allocation.nodes}
+    out = set[str]() if reach is None else set(reach.named) - there
+    return [replace(spec, hosts=tuple(host for host in spec.hosts if host not in out)) for spec in specs]

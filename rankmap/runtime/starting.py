@@ -66,6 +66,7 @@ class Reach:
         hosts: Their names, each once, in the job's order.
         source: Where the names come from, for messages.
         whole: Whether they are all that the batch system has given.
+        named: They, and those that were named too and are not looked at.
         fabric: What Dragon is told of the network.
     """
 
@@ -73,6 +74,7 @@ class Reach:
     hosts: tuple[str, ...]
     source: str
     whole: bool = True
+    named: tuple[str, ...] = ()
     fabric: Fabric = Fabric()
 
 
