@@ -236,7 +236,7 @@ class Fleet:
         for message in messages or ():
             match message["kind"]:
                 case "looked":
-                    member.facts = facts_of(member.name, message, self._shapes)
+                    member.facts = facts_of(member.name, message, self._shapes, address=self._address(member))
                     self._look_whether_ready()
                 case "trouble" if not self._ready:
                     reason = f"{member.name}: {message['reason']}"
@@ -252,6 +252,12 @@ class Fleet:
                 self._problem(member, LaunchError.exit_status, why, "is there room for it (memory, processes)?")
             elif not member.over and member.problem is None:
                 self._on_lost(member)
+
+    def _address(self, member: Member) -> str:
+        """Return the address of a host; one that came over the loopback is this one."""
+        assert member.connection is not None  # noqa: S101
+        peer: str = member.connection.sock.getpeername()[0].removeprefix("::ffff:")
+        return (own_addresses(self._prefix) or (peer,))[0] if peer.startswith("127.") else peer
 
     def _drop(self, member: Member) -> None:
         if member.connection is not None:

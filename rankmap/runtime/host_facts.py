@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from rankmap.runtime.shared_memory import require_room
 from rankmap.topology import NodeTopology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from rankmap.runtime.wire import Message
 
@@ -35,12 +37,18 @@ class HostFacts:
         own_name: What it calls itself (uname(2)).
         topology: Its topology, as a program in the job's environment has it.
         paths: The applications of the job's parts, as they are found there; "" for one that gets there only later.
+        address: The IPv4 address at which the other hosts reach it.
+        boot_id: What its kernel calls this boot.
+        free_ports: Those of the ports that it was asked about that nobody uses there.
     """
 
     name: str
     own_name: str
     topology: NodeTopology
     paths: tuple[str, ...]
+    address: str = ""
+    boot_id: str = ""
+    free_ports: tuple[int, ...] = ()
 
 
 def look(
@@ -84,18 +92,29 @@ def look(
         "shape": encode(shape),
         "uuids": list(uuids),
         "paths": found,
-        "libpmix": "" if library is None else str(library.path),
+        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "free_ports": free_ports(message["ports"]),
     }
     return facts, control
 
 
-def facts_of(name: str, message: Message, shapes: dict[str, NodeTopology]) -> HostFacts:
+def free_ports(ports: Iterable[int]) -> list[int]:
+    """Return those of these TCP ports that nobody uses on this host."""
+    free = []
+    for port in ports:
+        with suppress(OSError), socket.create_server(("", port)):
+            free.append(port)
+    return free
+
+
+def facts_of(name: str, message: Message, shapes: dict[str, NodeTopology], *, address: str) -> HostFacts:
     """Return what an agent has found; equal hosts share one shape.
 
     Args:
         name: What its host is called.
         message: What ``look`` returned there.
         shapes: Those that are known, by digest; new ones are added.
+        address: Where it has come from.
     """
     digest = message["digest"]
     if digest not in shapes:
@@ -105,4 +124,7 @@ def facts_of(name: str, message: Message, shapes: dict[str, NodeTopology]) -> Ho
         own_name=message["own_name"],
         topology=shapes[digest].with_uuids(tuple(message["uuids"])),
         paths=tuple(message["paths"]),
+        address=address,
+        boot_id=message["boot_id"],
+        free_ports=tuple(message["free_ports"]),
     )

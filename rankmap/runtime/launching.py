@@ -12,6 +12,7 @@ from rankmap.gpu_makers import of_one_maker
 from rankmap.nics import with_cxi_devices
 from rankmap.runtime import application, mpi_library
 from rankmap.runtime.agent import DOOR
+from rankmap.runtime.dragon_network import some_ports, words_for
 from rankmap.runtime.host_choice import HostChoice, chosen
 from rankmap.runtime.host_facts import HostFacts
 from rankmap.runtime.inside import InsideSession, require_libpmix
@@ -37,7 +38,7 @@ from rankmap.runtime.session import (
     runtime_environment,
 )
 from rankmap.runtime.shared_memory import require_room
-from rankmap.runtime.starting import dragon_words, hosts_environment
+from rankmap.runtime.starting import hosts_environment
 from rankmap.runtime.supervisor import Supervisor
 from rankmap.topology import Allocation
 
@@ -175,13 +176,14 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
                 "cwd": applications[0].cwd,
                 "set_env": dict(options.set_env),
                 "libpmix": libpmix is not None,
+                "ports": some_ports(),
             }
             ground = _several(reach, look, options, plan_for=plan_for, environ=environ, copy=copy)
 
         def start(wake: Callable[[], None]) -> Session | InsideSession:
             if inside:
                 return InsideSession.start(control, on_failure=wake)
-            words = ("-s",) if reach is None else dragon_words(reach, [one.name for one in ground.facts])
+            words = ("-s",) if reach is None else words_for(reach, ground.facts, control.path)
             return Session.start(control, environ=dragons, words=words)
 
         segments = mpi_library.segment_variables(control.shared_memory, environ) if use.pmi else {}

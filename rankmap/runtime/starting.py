@@ -38,8 +38,10 @@ class Kind(StrEnum):
     PBS = "pbs"
 
 
-_OVER_AGENTS = "ssh"
-_WLM = {Kind.SSH: _OVER_AGENTS, Kind.DRUN: _OVER_AGENTS, Kind.SLURM: "slurm", Kind.PBS: "pbs+pals"}
+OVER_AGENTS = "ssh"
+"""What Dragon calls the launcher whose place the agents take (relay.py)."""
+
+_WLM = {Kind.SSH: OVER_AGENTS, Kind.DRUN: OVER_AGENTS, Kind.SLURM: "slurm", Kind.PBS: "pbs+pals"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,21 +147,36 @@ def _agent(*, quoted: bool) -> tuple[str, ...]:
     return (shlex.join(words),) if quoted else words
 
 
-def dragon_words(reach: Reach, used: Sequence[str]) -> tuple[str, ...]:
+def dragon_words(
+    reach: Reach, used: Sequence[str], *, network_config: str = "", ports: Sequence[int] = ()
+) -> tuple[str, ...]:
     """Return the options of ``dragon`` for a runtime on those of the hosts that are used.
 
     A batch system's own launcher starts Dragon on all hosts of the allocation; on some of them only the agents can.
+
+    Args:
+        reach: The hosts.
+        used: Those that are used.
+        network_config: A file that says what Dragon would else ask a helper on every host (network_config.py).
+        ports: Three TCP ports that are free on all hosts: Dragon's own are the same for every job of every user.
     """
-    whole = reach.whole and tuple(used) == reach.hosts
-    wlm, fabric = _WLM[reach.kind] if whole else _OVER_AGENTS, reach.fabric
+    wlm, fabric = dragons_launcher(reach, used), reach.fabric
+    options = ("--port", "--overlay-port", "--frontend-port")
     return (
         "--wlm",
         wlm,
-        *(("--hostlist", ",".join(used)) if wlm == _OVER_AGENTS else ()),
+        *(("--hostlist", ",".join(used)) if wlm == OVER_AGENTS else ()),
+        *(("--network-config", network_config) if wlm == OVER_AGENTS and network_config else ()),
+        *(word for option, port in zip(options, ports, strict=False) for word in (option, str(port))),
         *(("--transport", fabric.transport) if fabric.transport else ()),
         *(("--network-prefix", fabric.network_prefix) if fabric.network_prefix else ()),
         *fabric.words,
     )
+
+
+def dragons_launcher(reach: Reach, used: Sequence[str]) -> str:
+    """Return what Dragon calls the launcher that starts it on these hosts."""
+    return _WLM[reach.kind] if reach.whole and tuple(used) == reach.hosts else OVER_AGENTS
 
 
 def hosts_environment(environ: Mapping[str, str]) -> dict[str, str]:
