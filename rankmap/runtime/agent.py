@@ -51,7 +51,7 @@ DOOR = "door"
 _END_GRACE_S = 5.0
 _PAUSE_S = 0.2
 # What is this host's own, or the fabric's leave for what the batch system started here.
-_KEPT_VARIABLES = ("HOSTNAME", "SLURMD_NODENAME", "SLINGSHOT_")
+_KEPT_VARIABLES = ("SLURMD_NODENAME", "SLINGSHOT_")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -196,7 +196,7 @@ class Agent:
     def _look(self, message: Message) -> None:
         """Take over the supervisor's environment, make the job's directories, and say what this host is like."""
         own = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_VARIABLES)}
-        self.environ = message["environ"] | own
+        self.environ = message["environ"] | own | {"HOSTNAME": os.uname().nodename}
         os.environ.clear()
         os.environ.update(self.environ)
         facts, self.control = look(message, self.environ, this_host=self.this_host)
@@ -330,7 +330,7 @@ def serve(this_host: ThisHost, all_gpus: Callable[[str], tuple[Gpu, ...]]) -> in
     adopt_orphans()
     who = {"kind": "agent", "index": ticket.get("index"), "host": os.uname().nodename, "pid": os.getpid()}
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    names = [os.environ[name] for name in ("SLURMD_NODENAME", "HOSTNAME") if name in os.environ]
+    names = [os.environ[name] for name in ("SLURMD_NODENAME",) if name in os.environ]
     supervisor.send({**who, "boot": boot, "names": names})
     output.send({**who, "kind": "output", "boot": boot})
     agent = Agent(
