@@ -38,7 +38,7 @@ from rankmap.runtime.session import (
     runtime_environment,
 )
 from rankmap.runtime.shared_memory import require_room
-from rankmap.runtime.starting import hosts_environment
+from rankmap.runtime.starting import OVER_AGENTS, dragons_launcher, hosts_environment
 from rankmap.runtime.supervisor import Supervisor
 from rankmap.topology import Allocation
 
@@ -183,8 +183,12 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         def start(wake: Callable[[], None]) -> Session | InsideSession:
             if inside:
                 return InsideSession.start(control, on_failure=wake)
-            words = ("-s",) if reach is None else words_for(reach, ground.facts, control.path)
-            return Session.start(control, environ=dragons, words=words)
+            if reach is None:
+                return Session.start(control, environ=dragons)
+            over_agents = dragons_launcher(reach, [one.name for one in ground.facts]) == OVER_AGENTS
+            path = f"{control.path / 'relay'}:{dragons['PATH']}" if over_agents else dragons["PATH"]
+            words = words_for(reach, ground.facts, control.path)
+            return Session.start(control, environ={**dragons, "PATH": path}, words=words)
 
         segments = mpi_library.segment_variables(control.shared_memory, environ) if use.pmi else {}
         common = {
@@ -229,7 +233,8 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
 def _for_several(dragons: dict[str, str], control: ControlDirectory) -> dict[str, str]:
     """Return Dragon's environment for several hosts, and make ready what it names."""
     control.door = control.path / DOOR
-    path = f"{control.offer_commands()}:{dragons['PATH']}"
+    always, _ = control.offer_commands()
+    path = f"{always}:{dragons['PATH']}"
     return {**dragons, "PATH": path, JOB_VARIABLE: control.path.name}
 
 
