@@ -14,7 +14,7 @@ from tests.clock import Clock
 if TYPE_CHECKING:
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.processes import Found
-    from rankmap.runtime.rank_output import RankOutput
+    from rankmap.runtime.rank_pipes import RankPipes
 
 
 class Output:
@@ -49,7 +49,7 @@ class Job:
         self.left = list(left) or [[]]
         self.ended_at_s: float | None = None
         self.drain = Drain(
-            cast("Loop", self.clock), cast("RankOutput", output), left=self.next_left, on_end=self.on_end
+            cast("Loop", self.clock), cast("RankPipes", output), left=self.next_left, on_end=self.on_end
         )
 
     def next_left(self) -> list[Found]:
