@@ -148,9 +148,7 @@ def test_a_short_grace_is_not_made_longer(grace_s: float) -> None:
 
 
 @pytest.mark.parametrize(("in_mpi", "who"), [({0, 2, 3}, "ranks 0,2-3 were"), ({0}, "rank 0 was")])
-def test_a_rank_that_exits_n_while_others_are_in_mpi_ends_them_after_2_s(
-    in_mpi: set[int], who: str
-) -> None:
+def test_a_rank_that_exits_n_while_others_are_in_mpi_ends_them_after_2_s(in_mpi: set[int], who: str) -> None:
     """MPI_Abort, or exit without MPI_Finalize: nobody waits for the grace."""
     made = Job()
     made.in_mpi = in_mpi
@@ -163,9 +161,7 @@ def test_a_rank_that_exits_n_while_others_are_in_mpi_ends_them_after_2_s(
 
 
 @pytest.mark.parametrize(("grace_s", "end_s"), [(10.0, 10), (60.0, 60), (2.0, 2), (1.0, 2), (0.0, 2)])
-def test_a_rank_that_exits_0_while_others_are_in_mpi_ends_them_after_the_grace(
-    grace_s: float, end_s: float
-) -> None:
+def test_a_rank_that_exits_0_while_others_are_in_mpi_ends_them_after_the_grace(grace_s: float, end_s: float) -> None:
     """Without MPI_Finalize the others would wait for ever: status 1 and what to do; 2 s are needed to be certain."""
     made = Job(kill_grace_s=grace_s)
     made.in_mpi = {0, 1, 3}
@@ -218,9 +214,7 @@ def test_ranks_that_were_in_mpi_and_left_are_looked_at_as_often_as_before() -> N
 @pytest.mark.parametrize(
     ("code", "status", "name"), [(-9, 137, "SIGKILL"), (-11, 139, "SIGSEGV"), (-40, 168, "signal 40")]
 )
-def test_a_rank_that_is_killed_ends_the_others_at_once(
-    code: int, status: int, name: str
-) -> None:
+def test_a_rank_that_is_killed_ends_the_others_at_once(code: int, status: int, name: str) -> None:
     """Whatever they do; the status is what a shell would give."""
     made = Job()
     made.exits(2, code, at_s=7)

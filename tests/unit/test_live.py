@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 HOST = made([[2], [2]])
 _GPUS = with_gpus(HOST, 0, 1)
-TWO_GPUS = replace(
-    _GPUS, gpus=tuple(replace(gpu, vendor="NVIDIA", token=str(i)) for i, gpu in enumerate(_GPUS.gpus))
-)
+TWO_GPUS = replace(_GPUS, gpus=tuple(replace(gpu, vendor="NVIDIA", token=str(i)) for i, gpu in enumerate(_GPUS.gpus)))
 GPUS_OF = {"n0": (0,), "n1": (0, 1), "n2": (0,)}
 
 

@@ -39,9 +39,7 @@ class Caller:
         self.loop = Loop((), lambda _caught: self.on_wake())
         self.loop.__enter__()
         self.loop.call_after(LIMIT_S, self.too_late)
-        self.output = RankOutput(
-            self.note_wake, options, n_ranks=n_ranks, targets=(self.targets[0], self.targets[1])
-        )
+        self.output = RankOutput(self.note_wake, options, n_ranks=n_ranks, targets=(self.targets[0], self.targets[1]))
         self.pipes = RankPipes(self.loop, self.output)
         self.closed = False
 
@@ -243,16 +241,42 @@ def test_a_reader_that_is_gone_is_told_and_not_talked_about(end: int, caller: Ca
     assert job.texts() == ("", "")
 
 
-def test_output_that_a_child_keeps_open_is_passed_on_at_close(caller: Callable[..., Caller]) -> None:
-    """A daemon of a rank may hold its stdout for ever: what came is written, the rest is let go."""
+def test_what_no_rank_has_ended_is_written_at_close(caller: Callable[..., Caller]) -> None:
+    """A host that is gone does not say that its ranks have closed their output: the last half line comes all the same."""
     job = caller(2, label=True)
-    fds = job.open(0)
-    os.write(fds[0], b"begun")
-    job.turn()
-    assert (False, True) == (job.pipes.drained(), job.pipes.stalled())
-    assert job.texts() == ("[0] begun", "")
-    for fd in fds:
-        os.close(fd)
+    for rank in range(2):
+        job.output.open(rank)
+    job.output.feed(0, 0, b"begun")
+    job.output.feed(1, 1, b"a\nb")
+    assert not job.output.drained()
+    assert job.texts() == ("[0] begun", "[1] a\n[1] b")
+
+
+def test_it_is_drained_when_each_end_of_each_rank_was_closed(caller: Callable[..., Caller]) -> None:
+    """Whatever the order; a rank that has written nothing has its ends too."""
+    job = caller(2)
+    for rank in range(2):
+        job.output.open(rank)
+    for rank, end in ((1, 1), (0, 0), (1, 0)):
+        job.output.feed(rank, end, b"")
+        assert not job.output.drained()
+    job.output.feed(0, 1, b"")
+    assert (True, True) == (job.output.drained(), job.output.taken())
+
+
+def test_it_is_crowded_while_any_way_out_is_full(caller: Callable[..., Caller]) -> None:
+    """Of several hosts nobody knows whose output is the next to come."""
+    job = caller(2)
+    for rank in range(2):
+        job.output.open(rank)
+    assert (False, False) == (job.output.crowded, job.output.full(0, 1))
+    job.output.feed(0, 1, b"x" * 5 * MIB + b"\n")
+    assert (True, True, False) == (job.output.crowded, job.output.full(1, 1), job.output.full(1, 0))
+    n_read = 0
+    while n_read <= 5 * MIB:
+        n_read += len(job.read(1))
+    job.until(job.output.taken)
+    assert not job.output.crowded
 
 
 def test_files_of_a_ranks_own(caller: Callable[..., Caller], tmp_path: Path) -> None:
@@ -436,53 +460,6 @@ def test_what_stderr_does_not_take_is_not_kept(stdout: str | None, caller: Calla
     assert job.texts() == ("" if stdout else "out\n", "")
     assert [outlet.unwritten for outlet in job.output._outlets] == [[], []]
     assert (True, False) == (job.output.failed, job.output.unwanted)
-
-
-def fill(pipe: int) -> None:
-    """Write until there is no more room."""
-    os.set_blocking(pipe, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(pipe, b"x" * 4096)
-
-
-def test_a_slow_reader_is_no_stall(caller: Callable[..., Caller]) -> None:
-    """What waits to be written is waited for; what somebody holds open is not."""
-    job = caller(1)
-    fds = job.open(0)
-    fill(job.targets[0])
-    os.write(fds[0], b"y")
-    job.turn()
-    assert (False, False) == (job.pipes.drained(), job.pipes.stalled())
-    while not job.read().endswith(b"y"):
-        pass
-    job.until(job.pipes.stalled)
-    assert not job.pipes.drained()
-    for fd in fds:
-        os.close(fd)
-    job.until_drained()
-
-
-def test_more_than_pipes_hold_comes_from_somebody_who_is_no_rank(caller: Callable[..., Caller]) -> None:
-    """When all ranks have ended: whoever writes on and on is not waited for, whatever the reader does."""
-    job = caller(1)
-    fds = job.open(0)
-    job.pipes.count_from_here()
-    n_read = 0
-    while n_read <= 2 * MIB:  # 1 MiB for each of stdout and stderr
-        os.write(fds[0], b"x" * 4096)
-        n_read += len(job.read())
-    fill(job.targets[0])
-    os.write(fds[0], b"y")
-    job.turn()
-    assert job.pipes.stalled()
-    job.pipes.count_from_here()
-    assert not job.pipes.stalled()
-    while not job.read().endswith(b"y"):
-        pass
-    for fd in fds:
-        os.close(fd)
-    job.until_drained()
 
 
 def test_the_directory_for_them_is_made(tmp_path: Path) -> None:
