@@ -10,6 +10,8 @@ from rankmap.errors import UsageError
 from rankmap.hostlist import expand
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rankmap.layout_parts import TextFile
 
 __all__ = ["hosts_of", "n_slots"]
@@ -28,18 +30,14 @@ def hosts_of(file: TextFile, *, sharing: bool) -> tuple[list[str], dict[str, int
     """
     lines: Counter[str] = Counter()
     slots: dict[str, int] = {}
-    for number, line in enumerate(file.lines, start=1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        place = f"{file.name}:{number}"
+    for place, text, n_times in _lines(file):
         values = {match[1].lower(): match[2] for match in _SLOTS.finditer(text)}
         name, colon, count = _SLOTS.sub("", text).strip().partition(":")
         if not name or " " in name or "\t" in name:
             msg = f"{place}: not a line of a hostfile: {text}"
             raise UsageError(msg, hint="write HOST, or HOST slots=N")
         for host in expand(name):
-            lines[host] += 1
+            lines[host] += n_times
             most = values.get("max_slots", values.get("max-slots", values.get("maxslots")))
             if most is not None and sharing:
                 msg = f"{place}: max_slots and --oversubscribe: rankmap knows no second limit"
@@ -47,7 +45,8 @@ def hosts_of(file: TextFile, *, sharing: bool) -> tuple[list[str], dict[str, int
             value = values.get("slots", count if colon else most)
             if value is not None:
                 given = n_slots(place, value)
-                slots[host] = slots.get(host, 0) + (given if most is None else min(given, n_slots(place, most)))
+                each = given if most is None else min(given, n_slots(place, most))
+                slots[host] = slots.get(host, 0) + each * n_times
     if not lines:
         msg = f"{file.name} names no host"
         raise UsageError(msg)
@@ -55,6 +54,17 @@ def hosts_of(file: TextFile, *, sharing: bool) -> tuple[list[str], dict[str, int
         if n_lines > 1:
             slots.setdefault(host, n_lines)
     return list(lines), slots
+
+
+def _lines(file: TextFile) -> Iterator[tuple[str, str, int]]:
+    """Yield where each line is first, what it says, and how often: PBS has one for each slot of thousands of hosts."""
+    times = Counter(file.lines)
+    numbers: dict[str, int] = {}
+    for number, line in enumerate(file.lines, start=1):
+        numbers.setdefault(line, number)
+    for line, n_times in times.items():
+        if text := line.partition("#")[0].strip():
+            yield f"{file.name}:{numbers[line]}", text, n_times
 
 
 def n_slots(place: str, text: str) -> int:

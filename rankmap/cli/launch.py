@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rankmap.cli.layout_options import LayoutCommand, layout_options
-from rankmap.cli.reaching import reach_of
+from rankmap.cli.reaching import reach_of, without_left_out
 from rankmap.differences import differences
 from rankmap.discovery.accelerators import all_gpus
 from rankmap.discovery.machine import load, required_preset, this_host
@@ -23,6 +23,8 @@ from rankmap.exporters.report import table
 from rankmap.gpu_makers import of_one_maker
 from rankmap.planner import plan
 from rankmap.replaying import replay
+from rankmap.runtime.dry_run import dry_run_text
+from rankmap.runtime.host_choice import HostChoice
 from rankmap.runtime.inside import wait_until_read
 from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
@@ -170,6 +172,24 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
     metavar="WORD",
     help="Another word for the dragon command, on several hosts; repeat it for more.",
 )
+@click.option("--nodes", "n_nodes", type=int, metavar="N", help="Use N of the hosts; without it, all.")
+@click.option(
+    "--spares",
+    "n_spares",
+    type=int,
+    default=0,
+    metavar="N",
+    help="Look at N hosts more than --nodes, and leave out those that are of no use, or odd.",
+)
+@click.option("--require-equal", is_flag=True, help="Refuse hosts that are not all alike.")
+@click.option("--drop-odd", is_flag=True, help="Leave out hosts that are not as most are.")
+@click.option(
+    "--preload",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Give every host a copy of FILE first, in its /tmp, for the ranks: APP, or a script that it runs.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be run, and run nothing.")
 @click.option(
     "--machine",
     metavar="NAME",
@@ -201,6 +221,12 @@ def launch(  # noqa: PLR0913 - one argument per option
     transport: str | None,
     network_prefix: str,
     dragon_words: tuple[str, ...],
+    n_nodes: int | None,
+    n_spares: int,
+    require_equal: bool,
+    drop_odd: bool,
+    preload: Path | None,
+    dry_run: bool,
     machine: str | None,
     verbose: bool,
     command: tuple[str, ...],
@@ -231,13 +257,25 @@ def launch(  # noqa: PLR0913 - one argument per option
         kill_grace_s=kill_grace_s,
         start_timeout_s=start_timeout_s,
         verbose=verbose,
+        preload=preload,
+        choice=HostChoice(n_nodes=n_nodes, n_spares=n_spares, equal=require_equal, drop_odd=drop_odd),
     )
     _check_writable(report_file)
     fabric = Fabric(transport=transport or "", network_prefix=network_prefix, words=dragon_words)
-    reach = None if in_runtime(os.environ) else reach_of(specs, environ=os.environ, fabric=fabric, say=say)
+    reach = (
+        None
+        if in_runtime(os.environ)
+        else reach_of(specs, environ=os.environ, fabric=fabric, choice=options.choice, say=say)
+    )
+    if dry_run:
+        shown = dry_run_text(commands, reach=reach, options=options, environ=environ)
+        click.echo(shown)
+        return
     result = launch_job(
         commands,
-        plan_for=lambda allocation: _planned(allocation, specs, saved=saved, stdin_rank=options.stdin_rank),
+        plan_for=lambda allocation: _planned(
+            allocation, without_left_out(specs, allocation, reach), saved=saved, stdin_rank=options.stdin_rank
+        ),
         topology=topology,
         reserve=saved.reserve if saved is not None else reduce(or_, (spec.reserve for spec in specs)),
         options=options,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rankmap.errors import AllocationError
+from rankmap.hostlist import fold
 from rankmap.runtime.starting import Kind, Reach
 from rankmap.schedulers.allocation import allocated_hosts
 
@@ -12,9 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rankmap.layout import LayoutSpec
+    from rankmap.runtime.host_choice import HostChoice
     from rankmap.runtime.starting import Fabric
+    from rankmap.topology import Allocation
 
-__all__ = ["reach_of"]
+__all__ = ["reach_of", "without_left_out"]
 
 
 def reach_of(
@@ -22,6 +27,7 @@ def reach_of(
     *,
     environ: Mapping[str, str],
     fabric: Fabric,
+    choice: HostChoice,
     say: Callable[[str], None],
 ) -> Reach | None:
     """Return the hosts of the job and how to get onto them; None where that is this host alone.
@@ -33,11 +39,27 @@ def reach_of(
         specs: The parts of the job.
         environ: The environment.
         fabric: What Dragon is told of the network.
+        choice: How many hosts are asked for.
         say: Called with what is left unread and why.
 
     Raises:
-        AllocationError: The hosts of the batch job cannot be read.
+        AllocationError: The hosts of the batch job cannot be read, or are fewer than asked for.
     """
+    reach = _reach(specs, environ=environ, fabric=fabric, say=say)
+    n_hosts = 1 if reach is None else len(reach.hosts)
+    if choice.n_looked_at is not None and choice.n_looked_at > n_hosts:
+        spares = f" --spares {choice.n_spares}" if choice.n_spares else ""
+        where = f"{os.uname().nodename} alone" if reach is None else f"{fold(reach.hosts)} ({reach.source})"
+        msg = f"--nodes {choice.n_nodes}{spares}: there {'is' if n_hosts == 1 else 'are'} {n_hosts}: {where}"
+        raise AllocationError(msg, hint="run this in a batch job of as many nodes, or name them with --hosts")
+    if reach is None or choice.n_looked_at in {None, n_hosts}:
+        return reach if reach is None else replace(reach, named=reach.hosts)
+    return replace(reach, named=reach.hosts, hosts=reach.hosts[: choice.n_looked_at], whole=False)
+
+
+def _reach(
+    specs: Sequence[LayoutSpec], *, environ: Mapping[str, str], fabric: Fabric, say: Callable[[str], None]
+) -> Reach | None:
     allocated = allocated_hosts(environ, say=say)
     named = tuple(dict.fromkeys(host for spec in specs for host in spec.hosts))
     if allocated is None:
@@ -54,3 +76,10 @@ def reach_of(
         return None
     whole = hosts == allocated.hosts
     return Reach(kind=Kind(str(allocated.kind)), hosts=hosts, source=allocated.source, whole=whole, fabric=fabric)
+
+
+def without_left_out(specs: Sequence[LayoutSpec], allocation: Allocation, reach: Reach | None) -> list[LayoutSpec]:
+    """Return the parts without those of their hosts that the job leaves out (--nodes, --spares, --drop-odd)."""
+    there = {node.host for node in allocation.nodes}
+    out = set[str]() if reach is None else set(reach.named) - there
+    return [replace(spec, hosts=tuple(host for host in spec.hosts if host not in out)) for spec in specs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,13 +32,16 @@ __all__ = ["submit"]
 
 _FILE = click.Path(path_type=Path)
 _NO_PATH = "none"
+_MOST_NODES = 100_000  # as many as --machine takes
 _SYSTEM = ("/bin", "/usr/bin", "/usr/local/bin")
 
 
 @click.command(context_settings={"allow_interspersed_args": True})
 @click.argument("scheduler", type=click.Choice(list(SCHEDULERS)), metavar="|".join(SCHEDULERS))
 @click.option("--machine", metavar="NAME", help="The machine that the job is for (`rankmap machines`).")
-@click.option("--nodes", type=click.IntRange(min=1), required=True, metavar="N", help="Whole nodes of the job.")
+@click.option(
+    "--nodes", type=click.IntRange(1, _MOST_NODES), required=True, metavar="N", help="Whole nodes of the job."
+)
 @click.option("--account", required=True, metavar="A", help="The project that pays.")
 @click.option(
     "--queue", required=True, metavar="Q", help="The queue; of Slurm the partition, or QOS where sites do so."
@@ -128,7 +132,7 @@ def submit(  # noqa: PLR0913 - one argument per option
         require_command(member)
     write_script(text, file, force=force)
     if not at_once:
-        click.echo(f"rankmap: wrote {file}; `{' '.join(member.submit[:1])} {file}` submits it", err=True)
+        click.echo(f"rankmap: wrote {file}; `{shlex.join([member.submit[0], str(file)])}` submits it", err=True)
         return
     ctx.exit(_submitted(file, member))
 

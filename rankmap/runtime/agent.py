@@ -27,6 +27,7 @@ from rankmap.runtime.kept import Kept
 from rankmap.runtime.link import connect
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.output import Outlet, Writer
+from rankmap.runtime.preloading import take_piece
 from rankmap.runtime.processes import adopt_orphans
 from rankmap.runtime.rank_output import raise_descriptor_limit, require_descriptors
 from rankmap.runtime.wire import Connection, Message, frame, listen
@@ -177,6 +178,9 @@ class Agent:
                 if self.head is not None:
                     with suppress(OSError):
                         self.head.send(message["message"])
+            case "file":
+                take_piece(message)
+                self.tell({"kind": "file"})
             case "stdin":
                 self._write_stdin(message["data"])
             case "prepare":

@@ -76,8 +76,10 @@ class Fleet:
         job: The job's name.
         look: What every agent is told to look at (host_facts.py).
         network_prefix: Interfaces whose addresses the agents try first.
-        on_ready: Called when every host has been looked at.
-        on_failure: Called when one cannot be used.
+        n_spares: How many hosts may turn out to be of no use.
+        on_ready: Called when every host has been looked at, with those that can be used.
+        on_failure: Called when more cannot be used than may.
+        say: Tells the user of one that cannot be used, and need not.
         on_message: Called with what an agent says later.
         on_lost: Called when an agent is gone that was not told to go.
     """
@@ -91,6 +93,8 @@ class Fleet:
         job: str,
         look: Message,
         network_prefix: str,
+        n_spares: int,
+        say: Callable[[str], None],
         on_ready: Callable[[list[HostFacts]], None],
         on_failure: Callable[[Outcome], None],
         on_message: Callable[[Member, Message], None],
@@ -101,6 +105,8 @@ class Fleet:
         self._job = job
         self._look = look
         self._prefix = network_prefix
+        self._n_spares = n_spares
+        self._say = say
         self._on_ready = on_ready
         self._on_failure = on_failure
         self._on_message = on_message
@@ -151,7 +157,7 @@ class Fleet:
 
     def missing(self) -> str:
         """Return the hosts that have not been looked at, folded; "" where there is none."""
-        return fold(one.name for one in self.members if one.facts is None)
+        return fold(one.name for one in self.members if one.facts is None and one.problem is None)
 
     def _on_starter(self, starter: _Starter) -> None:
         pipe = starter.process.stdout
@@ -230,7 +236,7 @@ class Fleet:
         for message in messages or ():
             match message["kind"]:
                 case "looked":
-                    member.facts = facts_of(member.name, message, self._shapes)
+                    member.facts = facts_of(member.name, message, self._shapes, address=self._address(member))
                     self._look_whether_ready()
                 case "trouble" if not self._ready:
                     reason = f"{member.name}: {message['reason']}"
@@ -244,8 +250,14 @@ class Fleet:
             if not self._ready:
                 why = f"{member.name}: rankmap's agent there has ended"
                 self._problem(member, LaunchError.exit_status, why, "is there room for it (memory, processes)?")
-            elif not member.over:
+            elif not member.over and member.problem is None:
                 self._on_lost(member)
+
+    def _address(self, member: Member) -> str:
+        """Return the address of a host; one that came over the loopback is this one."""
+        assert member.connection is not None  # noqa: S101
+        peer: str = member.connection.sock.getpeername()[0].removeprefix("::ffff:")
+        return (own_addresses(self._prefix) or (peer,))[0] if peer.startswith("127.") else peer
 
     def _drop(self, member: Member) -> None:
         if member.connection is not None:
@@ -254,15 +266,23 @@ class Fleet:
             member.connection = None
 
     def _look_whether_ready(self) -> None:
-        if not self._ready and not self._failed and all(member.facts is not None for member in self.members):
-            self._ready = True
-            self._on_ready([member.facts for member in self.members if member.facts is not None])
+        if not self._ready and not self._failed and all(one.facts or one.problem for one in self.members):
+            usable = [one.facts for one in self.members if one.facts is not None and one.problem is None]
+            if len(usable) >= len(self.members) - self._n_spares:
+                self._ready = True
+                self._on_ready(usable)
 
     def _problem(self, member: Member, status: int, reason: str, hint: str) -> None:
         """Note that a host cannot be used; what others have to say is waited for a moment."""
-        if member.problem is None and not any(one.problem for one in self.members):
+        if member.problem is not None:
+            return
+        member.problem = status, reason, hint
+        n_problems = sum(one.problem is not None for one in self.members)
+        if n_problems <= self._n_spares:
+            self._say(f"not used: {reason}")
+            self._look_whether_ready()
+        elif n_problems == self._n_spares + 1:
             self._loop.call_after(_OTHERS_S, self._tell_problems)
-        member.problem = member.problem or (status, reason, hint)
 
     def _tell_problems(self) -> None:
         problems = [one.problem for one in self.members if one.problem is not None]

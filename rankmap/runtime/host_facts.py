@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from rankmap.runtime.shared_memory import require_room
 from rankmap.topology import NodeTopology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from rankmap.runtime.wire import Message
 
@@ -34,13 +36,19 @@ class HostFacts:
         name: What the user or the batch system calls it.
         own_name: What it calls itself (uname(2)).
         topology: Its topology, as a program in the job's environment has it.
-        paths: The applications of the job's parts, as they are found there.
+        paths: The applications of the job's parts, as they are found there; "" for one that gets there only later.
+        address: The IPv4 address at which the other hosts reach it.
+        boot_id: What its kernel calls this boot.
+        free_ports: Those of the ports that it was asked about that nobody uses there.
     """
 
     name: str
     own_name: str
     topology: NodeTopology
     paths: tuple[str, ...]
+    address: str = ""
+    boot_id: str = ""
+    free_ports: tuple[int, ...] = ()
 
 
 def look(
@@ -52,8 +60,8 @@ def look(
     """Make the job's directories on this host, check what the job needs of it, and say what it is like.
 
     Args:
-        message: ``control`` (the job's directory), ``kept`` (CPUs that its site keeps), ``commands`` (of each part),
-            ``cwd``, ``set_env`` and whether it needs ``libpmix``.
+        message: ``control`` (the job's directory), ``kept`` (CPUs that its site keeps), ``commands`` (of each part,
+            none for one that gets here only later), ``cwd``, ``set_env`` and whether it needs ``libpmix``.
         environ: The job's environment.
         this_host: Reads the topology.
 
@@ -69,7 +77,9 @@ def look(
         if library is not None:
             control.offer_libpmix(library)
         found = [
-            application.resolve(argv, cwd=Path(message["cwd"]), environ=environ, set_env=message["set_env"])
+            application.resolve(argv, cwd=Path(message["cwd"]), environ=environ, set_env=message["set_env"]).path
+            if argv
+            else ""
             for argv in message["commands"]
         ]
         shape, uuids = this_host(environ, CpuSet.parse(message["kept"])).without_uuids()
@@ -81,19 +91,30 @@ def look(
         "digest": topology_digest(shape),
         "shape": encode(shape),
         "uuids": list(uuids),
-        "paths": [one.path for one in found],
-        "libpmix": "" if library is None else str(library.path),
+        "paths": found,
+        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "free_ports": free_ports(message["ports"]),
     }
     return facts, control
 
 
-def facts_of(name: str, message: Message, shapes: dict[str, NodeTopology]) -> HostFacts:
+def free_ports(ports: Iterable[int]) -> list[int]:
+    """Return those of these TCP ports that nobody uses on this host."""
+    free = []
+    for port in ports:
+        with suppress(OSError), socket.create_server(("", port)):
+            free.append(port)
+    return free
+
+
+def facts_of(name: str, message: Message, shapes: dict[str, NodeTopology], *, address: str) -> HostFacts:
     """Return what an agent has found; equal hosts share one shape.
 
     Args:
         name: What its host is called.
         message: What ``look`` returned there.
         shapes: Those that are known, by digest; new ones are added.
+        address: Where it has come from.
     """
     digest = message["digest"]
     if digest not in shapes:
@@ -103,4 +124,7 @@ def facts_of(name: str, message: Message, shapes: dict[str, NodeTopology]) -> Ho
         own_name=message["own_name"],
         topology=shapes[digest].with_uuids(tuple(message["uuids"])),
         paths=tuple(message["paths"]),
+        address=address,
+        boot_id=message["boot_id"],
+        free_ports=tuple(message["free_ports"]),
     )

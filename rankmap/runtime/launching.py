@@ -12,6 +12,8 @@ from rankmap.gpu_makers import of_one_maker
 from rankmap.nics import with_cxi_devices
 from rankmap.runtime import application, mpi_library
 from rankmap.runtime.agent import DOOR
+from rankmap.runtime.dragon_network import some_ports, words_for
+from rankmap.runtime.host_choice import HostChoice, chosen
 from rankmap.runtime.host_facts import HostFacts
 from rankmap.runtime.inside import InsideSession, require_libpmix
 from rankmap.runtime.job import START_TIMEOUT_S, JobRequest, JobResult, OutputOptions, Pmi, Verify
@@ -21,6 +23,7 @@ from rankmap.runtime.live_gpus import gpu_variables, understood
 from rankmap.runtime.many_hosts import ManyHosts
 from rankmap.runtime.memory_policies import require_mempolicy
 from rankmap.runtime.one_host import OneHost
+from rankmap.runtime.preloading import FOLDER, preloaded
 from rankmap.runtime.processes import JOB_VARIABLE, require_pidfd
 from rankmap.runtime.rank_output import prepare_directory, require_descriptors, tell
 from rankmap.runtime.rank_variables import RANK_NAMES, left_by_others
@@ -35,7 +38,7 @@ from rankmap.runtime.session import (
     runtime_environment,
 )
 from rankmap.runtime.shared_memory import require_room
-from rankmap.runtime.starting import dragon_words, hosts_environment
+from rankmap.runtime.starting import hosts_environment
 from rankmap.runtime.supervisor import Supervisor
 from rankmap.topology import Allocation
 
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from rankmap.runtime.hosts import Ground
     from rankmap.runtime.second_binding import SecondBinding
     from rankmap.runtime.starting import Reach
+    from rankmap.runtime.wire import Message
     from rankmap.topology import Gpu, NodeTopology
 
 __all__ = ["LEAST_WATCH_S", "LaunchOptions", "launch_job"]
@@ -63,6 +67,8 @@ class LaunchOptions:
         set_env: Variables for the ranks (None: removed from their environment).
         pmi: How the ranks find each other.
         verify: See JobRequest, as for the fields below.
+        preload: A file that every host gets a copy of first, and uses in its place.
+        choice: Which of several hosts the job uses.
 
     Raises:
         UsageError: ``watch_s`` is too short, or asked for where nothing is verified.
@@ -79,6 +85,8 @@ class LaunchOptions:
     kill_grace_s: float = 10.0
     start_timeout_s: float = START_TIMEOUT_S
     verbose: bool = False
+    preload: Path | None = None
+    choice: HostChoice = field(default_factory=HostChoice)
 
     def __post_init__(self) -> None:
         if self.watch_s is None:
@@ -154,38 +162,28 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
     try:
         library_dirs = () if inside or libpmix is None else control.offer_libpmix(libpmix)
         dragons = runtime_environment(understood(environ, topology), control=control, library_dirs=library_dirs)
-        words: tuple[str, ...] = ("-s",)
         ground: Ground = OneHost(HostFacts(name=host, own_name=host, topology=topology, paths=_paths(applications)))
+        copy = None if options.preload is None or reach is None else control.path / FOLDER / options.preload.name
+        applications = _preloaded(applications, options.preload, copy)
         if reach is not None:
-            control.door = control.path / DOOR
-            words = dragon_words(reach)
-            dragons = {
-                **dragons,
-                "PATH": f"{control.offer_commands()}:{dragons['PATH']}",
-                JOB_VARIABLE: control.path.name,
+            dragons = _for_several(dragons, control)
+            look = {
+                "kind": "look",
+                "control": str(control.path),
+                "environ": hosts_environment(dragons),
+                "kept": str(topology.reserved),
+                "commands": _looked_for(commands, applications, copy),
+                "cwd": applications[0].cwd,
+                "set_env": dict(options.set_env),
+                "libpmix": libpmix is not None,
+                "ports": some_ports(),
             }
-            ground = ManyHosts(
-                kind=reach.kind,
-                hosts=reach.hosts,
-                job=control.path.name,
-                look={
-                    "kind": "look",
-                    "control": str(control.path),
-                    "environ": hosts_environment(dragons),
-                    "kept": str(topology.reserved),
-                    "commands": [list(argv) for argv in commands],
-                    "cwd": applications[0].cwd,
-                    "set_env": dict(options.set_env),
-                    "libpmix": libpmix is not None,
-                },
-                network_prefix=reach.fabric.network_prefix or PREFERRED,
-                environ=environ,
-                choose=lambda facts: _chosen(facts, plan_for),
-            )
+            ground = _several(reach, look, options, plan_for=plan_for, environ=environ, copy=copy)
 
         def start(wake: Callable[[], None]) -> Session | InsideSession:
             if inside:
                 return InsideSession.start(control, on_failure=wake)
+            words = ("-s",) if reach is None else words_for(reach, ground.facts, control.path)
             return Session.start(control, environ=dragons, words=words)
 
         segments = mpi_library.segment_variables(control.shared_memory, environ) if use.pmi else {}
@@ -228,14 +226,62 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         control.remove()
 
 
+def _for_several(dragons: dict[str, str], control: ControlDirectory) -> dict[str, str]:
+    """Return Dragon's environment for several hosts, and make ready what it names."""
+    control.door = control.path / DOOR
+    path = f"{control.offer_commands()}:{dragons['PATH']}"
+    return {**dragons, "PATH": path, JOB_VARIABLE: control.path.name}
+
+
+def _looked_for(
+    commands: Sequence[Sequence[str]], applications: Sequence[application.Application], copy: Path | None
+) -> list[list[str]]:
+    """Return the commands that every host is asked for: not those of which it gets a copy."""
+    pairs = zip(commands, applications, strict=True)
+    return [[] if one.path == str(copy) else list(argv) for argv, one in pairs]
+
+
+def _several(
+    reach: Reach,
+    look: Message,
+    options: LaunchOptions,
+    *,
+    plan_for: Callable[[Allocation], Plan],
+    environ: Mapping[str, str],
+    copy: Path | None,
+) -> ManyHosts:
+    """Return the ground of a job on several hosts."""
+    return ManyHosts(
+        kind=reach.kind,
+        hosts=reach.hosts,
+        job=Path(look["control"]).name,
+        look=look,
+        network_prefix=reach.fabric.network_prefix or PREFERRED,
+        n_spares=options.choice.n_spares,
+        preload=None if copy is None or options.preload is None else (options.preload, copy),
+        environ=environ,
+        choose=lambda facts: chosen(facts, options.choice, plan_for, tell),
+    )
+
+
 def _paths(applications: Sequence[application.Application]) -> tuple[str, ...]:
     return tuple(one.path for one in applications)
 
 
-def _chosen(facts: Sequence[HostFacts], plan_for: Callable[[Allocation], Plan]) -> Sequence[HostFacts]:
-    """Return the hosts that the job uses; what does not fit them is refused before Dragon starts on them."""
-    plan_for(Allocation.of(tuple((one.name, of_one_maker(one.topology)) for one in facts)))
-    return facts
+def _preloaded(
+    applications: Sequence[application.Application], file: Path | None, copy: Path | None
+) -> list[application.Application]:
+    """Return the applications with the copies that hosts get in place of a file."""
+    if file is None:
+        return list(applications)
+    if copy is None:
+        tell(f"--preload {file}: on one host it is used where it is")
+        return list(applications)
+    changed = [preloaded(one, file, copy) for one in applications]
+    if changed == list(applications):
+        msg = f"--preload {file}: neither the application nor an argument of it is that file"
+        raise UsageError(msg, hint="name the file as the command does")
+    return changed
 
 
 def _bound_once(

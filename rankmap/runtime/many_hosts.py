@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from rankmap.runtime.ending import Outcome
 from rankmap.runtime.fleet import Fleet
 from rankmap.runtime.hosts import Host, Hosts, Listening
+from rankmap.runtime.preloading import Copying
 from rankmap.runtime.rank_process import pump_stdin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from rankmap.placement import Plan
     from rankmap.runtime.fleet import Member
@@ -40,6 +42,8 @@ class ManyHosts:
         job: The job's name.
         look: What every agent is told to look at.
         network_prefix: Interfaces whose addresses agents try first.
+        n_spares: How many hosts may turn out to be of no use.
+        preload: A file that every host gets a copy of, and where (preloading.py); None: nothing.
         environ: What the agents' starters have.
         choose: Says which of the hosts that were looked at the job uses; raises RankmapError where it cannot.
     """
@@ -52,6 +56,8 @@ class ManyHosts:
         job: str,
         look: Message,
         network_prefix: str,
+        n_spares: int,
+        preload: tuple[Path, Path] | None,
         environ: Mapping[str, str],
         choose: Callable[[Sequence[HostFacts]], Sequence[HostFacts]],
     ) -> None:
@@ -59,12 +65,15 @@ class ManyHosts:
         self._choose = choose
         self._environ = environ
         self._words = {"kind": kind, "hosts": hosts, "job": job, "look": look, "network_prefix": network_prefix}
+        self._n_spares = n_spares
+        self._preload = preload
         self._fleet: Fleet | None = None
         self._head: Member | None = None
         self._by_member: dict[Member, Host] = {}
         self._relays: dict[int, Connection] = {}
         self._n_relays = 0
         self._stdin: int | None = None
+        self._copying: Copying | None = None
 
     def start(self, loop: Loop, listening: Listening) -> None:
         """Start an agent on every host; on_ready is called when all are there."""
@@ -73,6 +82,8 @@ class ManyHosts:
         self._fleet = Fleet(
             loop,
             on_ready=self._on_ready,
+            n_spares=self._n_spares,
+            say=listening.say,
             on_failure=listening.on_failure,
             on_message=self._on_message,
             on_lost=self._on_lost,
@@ -90,7 +101,13 @@ class ManyHosts:
 
     def _on_ready(self, facts: Sequence[HostFacts]) -> None:
         self.facts = tuple(self._choose(facts))
-        self._listening.on_ready()
+        used = {one.name for one in self.facts}
+        members = [one for one in self._members if one.name in used]
+        if self._preload is None:
+            self._listening.on_ready()
+            return
+        source, target = self._preload
+        self._copying = Copying(source, target, members, then=self._listening.on_ready)
 
     def prepare(
         self, plan: Plan, output: RankOutput, around: Surroundings, job_of: Callable[[HostFacts, int, int], HostJob]
@@ -120,6 +137,9 @@ class ManyHosts:
                 self._listening.on_head(message["message"])
             case "said" | "exited":
                 self._answer_relay(message)
+            case "file":
+                assert self._copying is not None  # noqa: S101 - it answers a piece of a file
+                self._copying.send_next(member)
             case "stdin":
                 self._read_stdin(member)
             case "signalled":  # by the batch system, which sends it to all of a job

@@ -49,7 +49,11 @@ _SLACK = "/proc/{}/timerslack_ns"
 RUNTIME = "Dragon runtime"
 """What any other process of the runtime is called: its launcher, and what that may start for a moment."""
 _GROUP_SERVICE = "Dragon group service"
-_NAMES = {"_dragon_native_python_process_main": _GROUP_SERVICE, "rankmap.runtime.keeper": "rankmap keeper"}
+_NAMES = {
+    "_dragon_native_python_process_main": _GROUP_SERVICE,
+    "rankmap.runtime.keeper": "rankmap keeper",
+    "rankmap.agent": "rankmap agent",
+}
 """What a command line has in it, and what such a process is called."""
 
 
@@ -161,11 +165,11 @@ def _threads(pid: int) -> list[int]:
 
 
 def _name(pid: int, *, head_pid: int) -> str:
-    if pid in (head_pid, os.getpid()):
-        return "rankmap head" if pid == head_pid else "rankmap supervisor"
+    if pid == head_pid:
+        return "rankmap head"
     with suppress(OSError):
         command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
         for part, name in _NAMES.items():
             if part in command:
                 return name
-    return RUNTIME
+    return "rankmap supervisor" if pid == os.getpid() else RUNTIME

@@ -38,7 +38,10 @@ class Kind(StrEnum):
     PBS = "pbs"
 
 
-_WLM = {Kind.SSH: "ssh", Kind.DRUN: "ssh", Kind.SLURM: "slurm", Kind.PBS: "pbs+pals"}
+OVER_AGENTS = "ssh"
+"""What Dragon calls the launcher whose place the agents take (relay.py)."""
+
+_WLM = {Kind.SSH: OVER_AGENTS, Kind.DRUN: OVER_AGENTS, Kind.SLURM: "slurm", Kind.PBS: "pbs+pals"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,8 @@ class Reach:
         kind: Who gets processes onto them.
         hosts: Their names, each once, in the job's order.
         source: Where the names come from, for messages.
-        whole: Whether they are all that the batch system has given; else its own launcher cannot be told which.
+        whole: Whether they are all that the batch system has given.
+        named: They, and those that were named too and are not looked at.
         fabric: What Dragon is told of the network.
     """
 
@@ -72,6 +76,7 @@ class Reach:
     hosts: tuple[str, ...]
     source: str
     whole: bool = True
+    named: tuple[str, ...] = ()
     fabric: Fabric = Fabric()
 
 
@@ -142,20 +147,36 @@ def _agent(*, quoted: bool) -> tuple[str, ...]:
     return (shlex.join(words),) if quoted else words
 
 
-def dragon_words(reach: Reach) -> tuple[str, ...]:
-    """Return the options of ``dragon`` for a runtime on these hosts.
+def dragon_words(
+    reach: Reach, used: Sequence[str], *, network_config: str = "", ports: Sequence[int] = ()
+) -> tuple[str, ...]:
+    """Return the options of ``dragon`` for a runtime on those of the hosts that are used.
 
     A batch system's own launcher starts Dragon on all hosts of the allocation; on some of them only the agents can.
+
+    Args:
+        reach: The hosts.
+        used: Those that are used.
+        network_config: A file that says what Dragon would else ask a helper on every host (network_config.py).
+        ports: Three TCP ports that are free on all hosts: Dragon's own are the same for every job of every user.
     """
-    wlm, fabric = _WLM[reach.kind] if reach.whole else "ssh", reach.fabric
+    wlm, fabric = dragons_launcher(reach, used), reach.fabric
+    options = ("--port", "--overlay-port", "--frontend-port")
     return (
         "--wlm",
         wlm,
-        *(("--hostlist", ",".join(reach.hosts)) if wlm == "ssh" else ()),
+        *(("--hostlist", ",".join(used)) if wlm == OVER_AGENTS else ()),
+        *(("--network-config", network_config) if wlm == OVER_AGENTS and network_config else ()),
+        *(word for option, port in zip(options, ports, strict=False) for word in (option, str(port))),
         *(("--transport", fabric.transport) if fabric.transport else ()),
         *(("--network-prefix", fabric.network_prefix) if fabric.network_prefix else ()),
         *fabric.words,
     )
+
+
+def dragons_launcher(reach: Reach, used: Sequence[str]) -> str:
+    """Return what Dragon calls the launcher that starts it on these hosts."""
+    return _WLM[reach.kind] if reach.whole and tuple(used) == reach.hosts else OVER_AGENTS
 
 
 def hosts_environment(environ: Mapping[str, str]) -> dict[str, str]:

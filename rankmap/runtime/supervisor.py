@@ -288,7 +288,7 @@ class Supervisor:
         return HostJob(
             name=self.control.path.name,
             plan=NodePlan.of(self.plan, node_index),
-            applications=tuple(replace(one, path=path) for one, path in applications),
+            applications=tuple(replace(one, path=path or one.path) for one, path in applications),
             head_pid=head_pid,
             slack_ns=self.slack_ns,
             drop_paths=request.drop_paths,

@@ -19,7 +19,7 @@ _WALLTIME: Final = re.compile(r"(?:(\d{1,4}):)?(\d{1,4}):(\d\d)", re.ASCII)
 _SIXTY: Final = 60
 _NAME: Final = re.compile(r"[A-Za-z][\w.+-]{0,63}", re.ASCII)
 _FILE_SYSTEMS: Final = re.compile(r"[\w-]+(:[\w-]+)*", re.ASCII)
-_WORD: Final = re.compile(r"\w[\w.@+=:/-]*", re.ASCII)
+_WORD: Final = re.compile(r"\w[\w.,@+=:/-]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,14 +120,14 @@ def walltime(text: str) -> int:
 
 
 def word(option: str, text: str) -> str:
-    """Return an account or a queue; a directive has no quotes, so it is one word of letters, digits and ``._@+=:/-``.
+    """Return an account or a queue: one word of letters, digits and ``_.,@+=:/-``, because a directive has no quotes.
 
     Raises:
         UsageError: It is empty or has other characters.
     """
     if not _WORD.fullmatch(text):
         msg = f"{option} {text!r}: " + ("it is empty" if not text.strip() else "a directive cannot carry that")
-        raise UsageError(msg, hint="write one word of letters, digits and . _ @ + = : / -")
+        raise UsageError(msg, hint="write one word of letters, digits and _ . , @ + = : / -")
     return text
 
 

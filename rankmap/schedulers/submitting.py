@@ -64,17 +64,14 @@ def write_script(text: str, file: Path, *, force: bool) -> None:
     """
     try:
         target = Path(os.path.realpath(file)) if force else file
-        there = target.lstat() if os.path.lexists(target) else None
-        if there is not None and not force:
-            msg = f"{file} is already there"
-            raise UsageError(msg, hint="--force replaces it; " + _ELSEWHERE)
+        there = target.lstat() if force and os.path.lexists(target) else None
         if there is not None and not stat.S_ISREG(there.st_mode):
             msg = f"{file} is no file that can be replaced"
             raise UsageError(msg, hint=_ELSEWHERE)
         _write(text, target, mode=stat.S_IMODE(there.st_mode) if there is not None else None, force=force)
     except FileExistsError as error:
-        msg = f"{file} is already there: it was made just now"
-        raise UsageError(msg, hint="--force replaces it; " + _ELSEWHERE) from error
+        msg = f"{file} is already there"
+        raise UsageError(msg, hint=f"--force replaces it; or {_ELSEWHERE}") from error
     except OSError as error:
         msg = f"the script cannot be written to {file}: {error.strerror}"
         raise UsageError(msg, hint=_ELSEWHERE) from error

@@ -1,4 +1,4 @@
-"""What ``rankmap plan``, ``why`` and ``whatif`` print, case by case, against text that a person has read.
+"""What ``rankmap plan``, ``why``, ``whatif`` and ``submit`` print, case by case, against text that a person has read.
 
 A case is a folder with ``request.toml`` (``args``) and ``expected.txt``. ``pytest --update-golden`` rewrites the texts.
 """

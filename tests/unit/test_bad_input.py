@@ -25,6 +25,7 @@ NO_PU = '<topology version="2.0"><object type="Machine" os_index="0"></object></
 LIMIT_S = 2.0
 CPUS = ",".join(map(str, os.sched_getaffinity(0)))
 NUMBER = "1" * 5000
+BATCH = ("--nodes", "2", "--account", "a", "--queue", "q", "--walltime")
 NOTE_STARTS = """
 import os, sys
 def note(event, args):
@@ -155,6 +156,11 @@ CASES: list[tuple[list[str], int, str]] = [
     (["launch", "--verify", "maybe", "true"], 2, "'maybe' is not one of 'fail', 'warn', 'off'"),
     (["launch", "--pmi", "slurm", "true"], 2, "'slurm' is not one of"),
     (["doctor", "--nonsense"], 2, "--nonsense"),
+    (["submit", "pbs", *BATCH, "0:00", "--", "true"], 2, "--walltime 0:00: a job needs some time"),
+    (["submit", "pbs", *BATCH, "1:00", "--machine", "frontier", "--", "true"], 2, "Frontier (OLCF) is slurm"),
+    (["submit", "slurm", *BATCH, "1:00", "--machine", "frontier", "--", "-N", "60", "true"], 121, "60 ranks do not f"),
+    (["submit", "slurm", *BATCH, "1:00", "-o", "{}/plain", "--", "true"], 2, "{}/plain is already there"),
+    (["submit", "slurm", *BATCH, "1:00", "-o", "{}/folder", "--force", "--", "true"], 2, "{}/folder is no file that"),
 ]
 
 

@@ -87,7 +87,8 @@ def test_what_a_directive_cannot_carry_is_refused(text: str) -> None:
 
 def test_plain_words_are_taken() -> None:
     """As sites have them."""
-    assert ["m1234_g", "R123456@server"] == [word("--queue", text) for text in ("m1234_g", "R123456@server")]
+    for text in ("m1234_g", "R123456@server", "short,long"):
+        assert text == word("--queue", text)
     assert "home:eagle" == file_systems("home:eagle")
     assert "run-1.a" == job_name("run-1.a")
 

@@ -42,6 +42,22 @@ numa = 0
 subtype = "HBM"
 source = "https://example.org"
 date = "2026-11"
+
+[batch]
+chunk = "system=lab"
+queue = "qos"
+source = "https://example.org"
+date = "2026-11"
+
+[[directive]]
+text = "--constraint=gpu"
+source = "https://example.org"
+date = "2026-11"
+
+[[setup]]
+line = "module load a"
+source = "https://example.org"
+date = "2026-11"
 """
 
 
@@ -57,6 +73,9 @@ def test_every_fact_has_a_source_and_a_date(name: str) -> None:
         preset.site,
         *preset.environment,
         preset.dragon,
+        preset.batch,
+        *preset.directive,
+        *preset.setup,
     )
     for part in parts:
         if part is not None:
@@ -95,6 +114,12 @@ def test_a_file_of_ones_own_is_a_preset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "by", "said"),
     [
+        ("^queue = .*", 'queue = "class"', ":37: Slurm has no 'class' that is asked for like a queue"),
+        ("^chunk = .*", 'chunk = "system"', ":36: 'system' is not what a chunk asks for"),
+        ("^chunk = .*", 'chunk = "a=b:c=d e"', ":36: 'a=b:c=d e' is not what a chunk asks for"),
+        ("^text = .*", 'text = "constraint"', ":42: 'constraint' is no option"),
+        ("^text = .*", 'text = "--a\\n#SBATCH"', ":42: '--a\\n#SBATCH' is no option"),
+        ("^line = .*", 'line = "a\\nb"', ":47: 'a\\nb' is not one line"),
         ("^cores = 4", "cores = 5", ":5: cores = 5, and the synthetic description has 4"),
         ("^cpus = 8", "cpus = 9", ":6: cpus = 9, and the synthetic description has 8"),
         ("^cpus = 8", 'cpus = "8"', ":6: [topology].cpus is not a whole number: '8'"),

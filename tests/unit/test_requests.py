@@ -136,6 +136,7 @@ def test_slots_without_a_host_are_refused() -> None:
         ("# cluster\n\n  a:4  # here\nb:2\n", ["a", "b"], {"a": 4, "b": 2}),
         ("a\na\na\nb\n", ["a", "b"], {"a": 3}),
         ("a slots=2\nb\na slots=3\n", ["a", "b"], {"a": 5}),
+        ("a slots=2\na slots=2\nb\nb\n", ["a", "b"], {"a": 4, "b": 2}),
         ("n[0-2] slots=2\n", ["n0", "n1", "n2"], {"n0": 2, "n1": 2, "n2": 2}),
         ("a,b slots=2\r\n", ["a", "b"], {"a": 2, "b": 2}),
     ],

@@ -1,0 +1,49 @@
+"""What Dragon is told of the network of several hosts that their agents have seen: ports, and the hosts themselves."""
+
+from __future__ import annotations
+
+import random
+from functools import reduce
+from operator import and_
+from typing import TYPE_CHECKING
+
+from rankmap.runtime.network_config import RuntimeHost, network_config
+from rankmap.runtime.starting import dragon_words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rankmap.runtime.host_facts import HostFacts
+    from rankmap.runtime.starting import Reach
+
+__all__ = ["some_ports", "words_for"]
+
+_FIRST_PORT, _LAST_PORT = 10_000, 32_000
+"""Above the services' ports, and below those that Linux gives to connections (ip(7), ip_local_port_range)."""
+
+_N_ASKED = 24
+_N_PORTS = 3
+
+
+def some_ports() -> list[int]:
+    """Return ports that every host is asked about, other ones for every job: Dragon's own are always the same."""
+    return random.SystemRandom().sample(range(_FIRST_PORT, _LAST_PORT), _N_ASKED)
+
+
+def words_for(reach: Reach, facts: Sequence[HostFacts], folder: Path) -> tuple[str, ...]:
+    """Return the options of ``dragon`` for these hosts, and write the file that they name into this directory.
+
+    Where the hosts have too few free ports in common, Dragon takes its own.
+    """
+    free = sorted(reduce(and_, (set(one.free_ports) for one in facts)))[:_N_PORTS]
+    ports = free if len(free) == _N_PORTS else []
+    file = folder / "network.json"
+    if ports:
+        hosts = [
+            RuntimeHost(name=one.own_name, address=one.address, overlay_port=ports[1], boot_id=one.boot_id)
+            for one in facts
+        ]
+        file.write_text(network_config(hosts))
+    names = [one.name for one in facts]
+    return dragon_words(reach, names, network_config=str(file) if ports else "", ports=ports)

@@ -1,0 +1,2 @@
+module load cray-python
+. "$HOME"/rankmap/bin/activate
