@@ -248,6 +248,7 @@ class Agent:
             cwd="/",
             process_group=0,
         )
+        self.kept.expect(process.pid)
         open_ends = {1: process.stdout, 2: process.stderr}
         for end, pipe in open_ends.items():
             assert pipe is not None  # noqa: S101
@@ -262,8 +263,22 @@ class Agent:
         self.loop.forget(pipe)
         pipe.close()
         del open_ends[end]
-        if not open_ends:
-            self.tell({"kind": "exited", "number": number, "status": process.wait()})
+        if open_ends:
+            return
+        try:
+            pidfd = os.pidfd_open(process.pid)  # it may go on without output
+        except ProcessLookupError:
+            self._tell_status(number, process.pid)
+        else:
+            self.loop.call_when_readable(pidfd, partial(self._on_exit, number, process.pid, pidfd))
+
+    def _on_exit(self, number: int, pid: int, pidfd: int) -> None:
+        self.loop.forget(pidfd)
+        os.close(pidfd)
+        self._tell_status(number, pid)
+
+    def _tell_status(self, number: int, pid: int) -> None:
+        self.tell({"kind": "exited", "number": number, "status": self.kept.status(pid)})
 
     def _open_stdin(self) -> int:
         read_end, self.stdin = os.pipe2(os.O_CLOEXEC)

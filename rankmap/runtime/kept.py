@@ -39,6 +39,7 @@ class Kept:
         self.runtime_stays = runtime_stays
         self._job = job
         self._above = {os.getpid(), *above}
+        self._expected: dict[int, int | None] = {}
         self.shared_memory = SharedMemory(self.processes)
 
     def processes(self) -> list[Found]:
@@ -74,8 +75,19 @@ class Kept:
             self.reap()
             time.sleep(0.02)
 
+    def expect(self, pid: int) -> None:
+        """Remember how this child ends, for ``status``."""
+        self._expected[pid] = None
+
+    def status(self, pid: int) -> int:
+        """Return how an expected child has ended, -N for signal N: once, and when it has."""
+        if (status := self._expected.pop(pid)) is None:
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return status
+
     def reap(self) -> None:
         """Wait for the children that have ended."""
         with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0] != 0:
-                pass
+            while (ended := os.waitpid(-1, os.WNOHANG))[0] != 0:
+                if ended[0] in self._expected:
+                    self._expected[ended[0]] = os.waitstatus_to_exitcode(ended[1])

@@ -124,3 +124,4 @@ class RankPipes:
                     self._taker.feed(pipe.rank, pipe.end, data)
             self._taker.feed(pipe.rank, pipe.end, b"")
             self._forget(pipe)
+        self._paused.clear()

@@ -22,23 +22,32 @@ def main(path: str, words: list[str]) -> int:
         words = words[1:]
     host, command = words[0], " ".join(words[1:])
     body = dumps({"kind": "remote", "host": host, "command": command})
-    with socket(AF_UNIX, SOCK_STREAM) as sock:
-        sock.connect(path)
-        sock.sendall(len(body).to_bytes(LENGTH_BYTES, "big") + body)
-        buffer = b""
-        while data := sock.recv(1 << 16):
-            buffer += data
-            while len(buffer) >= LENGTH_BYTES:
-                stop = LENGTH_BYTES + int.from_bytes(buffer[:LENGTH_BYTES], "big")
-                if len(buffer) < stop:
-                    break
-                message = loads(buffer[LENGTH_BYTES:stop])  # noqa: S302 - from our own supervisor
-                buffer = buffer[stop:]
-                if message["kind"] == "exited":
-                    return int(message["status"])
-                view = memoryview(message["data"])
-                while view:
-                    view = view[write(message["end"], view) :]
+    try:
+        with socket(AF_UNIX, SOCK_STREAM) as sock:
+            sock.connect(path)
+            sock.sendall(len(body).to_bytes(LENGTH_BYTES, "big") + body)
+            return pass_on(sock)
+    except OSError as error:  # the job is over, or nobody reads what we say
+        sys.stderr.write(f"rankmap: the connection to the job is gone: {error.strerror}\n")
+        return LOST
+
+
+def pass_on(sock: socket) -> int:
+    """Write what is said there to the same end here; return the exit status of the command."""
+    buffer = b""
+    while data := sock.recv(1 << 16):
+        buffer += data
+        while len(buffer) >= LENGTH_BYTES:
+            stop = LENGTH_BYTES + int.from_bytes(buffer[:LENGTH_BYTES], "big")
+            if len(buffer) < stop:
+                break
+            message = loads(buffer[LENGTH_BYTES:stop])  # noqa: S302 - from our own supervisor
+            buffer = buffer[stop:]
+            if message["kind"] == "exited":
+                return int(message["status"])
+            view = memoryview(message["data"])
+            while view:
+                view = view[write(message["end"], view) :]
     return LOST
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from rankmap.planner import plan
 from rankmap.requests import request
+from rankmap.runtime.host_facts import HostFacts
 from rankmap.runtime.live import live_allocation, rank_places
 from tests.topologies_made import made
 
@@ -69,7 +70,8 @@ def test_a_rank_sees_what_dragon_shows_it(gpus: str, n_gpus: int, variable: str,
         "gpus": tuple(range(n_gpus)),
         "gpu_variable": variable,
     }
-    allocation, _ = live_allocation([node], host="vm", topology=made([[2]]), environ=mask)
+    host = HostFacts(name="vm", own_name="vm", topology=made([[2]]), paths=())
+    allocation, _ = live_allocation([node], [host], environ=mask)
     made_plan = plan(allocation, request(n_ranks=1, gpu_bind=f"list:{gpus}"))
     ((_, _, ids),) = rank_places(made_plan, {})
     (shown,) = dragons(([int(gpu) for gpu in ids], variable, mask))

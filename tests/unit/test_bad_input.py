@@ -122,7 +122,6 @@ CASES: list[tuple[list[str], int, str]] = [
     (["launch", "--cwd", "{}/missing", "true"], 2, "{}/missing: No such file or directory"),
     (["launch", "--cwd", "{}/plain", "true"], 2, "{}/plain: Not a directory"),
     (["launch", "--cwd", "a" * 5000, "true"], 2, "File name too long"),
-    (["launch", "--hosts", "nowhere", "true"], 120, "--hosts nowhere: not in the allocation"),
     (["launch", "--hosts", "n[1-", "true"], 2, "n[1-"),
     (["launch", "--exclude-hosts", os.uname().nodename, "true"], 120, f"--exclude-hosts {os.uname().nodename}"),
     (["launch", "-n", "999999", "true"], 121, "999999 ranks do not fit"),

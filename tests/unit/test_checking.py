@@ -18,7 +18,8 @@ from rankmap.planner import plan
 from rankmap.report import Verdict
 from rankmap.requests import request
 from rankmap.runtime.checking import Checker
-from rankmap.runtime.job import JobRequest, Verify
+from rankmap.runtime.host_job import HostJob
+from rankmap.runtime.job import Verify
 from rankmap.runtime.rank_process import RankProcess
 from tests.children import python
 from tests.clock import Clock
@@ -66,7 +67,7 @@ class Job:
     mode: Verify = Verify.WARN
     watch_s: float | None = None
     said: list[str] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
+    stopped: list[list[str]] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
@@ -76,12 +77,13 @@ class Job:
         assert cpus == CpuSet.of(CPUS[:1])
         seen = Observation(rank=0, host="n0", pid=self.process.pid, cpus=cpus)
         self.rank = RankProcess(0, seen=seen, running=True)
-        self.asked = JobRequest(
-            plan_for=lambda _allocation: job,
+        of_host = NodePlan.of(job, 0)
+        self.asked = HostJob(
+            name="rankmap-x",
+            plan=of_host,
             applications=(),
-            host="n0",
-            topology=node,
-            backend="",
+            head_pid=0,
+            slack_ns=0,
             drop_paths=(),
             reserve=CpuSet(),
             gpu_variables={},
@@ -89,7 +91,7 @@ class Job:
             verify=self.mode,
             watch_s=self.watch_s,
         )
-        self.checker = Checker(job, [self.rank], self.asked, say=self.said.append, stop=self.stopped.append)
+        self.checker = Checker(of_host, [self.rank], self.asked, say=self.said.append, stop=self.stopped.append)
         self.checker.look_later(cast("Loop", self.clock))
 
     def threads(self) -> tuple[ThreadObservation, ...]:
@@ -120,8 +122,8 @@ def test_a_thread_out_of_place_is_a_finding_when_it_has_stayed_there(process: Ch
     job.clock.advance_to(0.3 + CONFIRMED_S + 0.01)
     assert Verdict.MISMATCH is job.checker.report().verdict
     job.clock.advance_to(1000)
-    (reason,) = job.stopped
-    assert f"rank 0 (thread-outside-cpus): planned CPUs {CPUS[0]}, found thread" in reason
+    ((reason,),) = job.stopped
+    assert reason.startswith(f"rank 0 (thread-outside-cpus): planned CPUs {CPUS[0]}, found thread")
 
 
 @pytest.mark.parametrize(("end_s", "warned"), [(0.4, False), (0.6, False), (1.6, True), (3.9, True)])
@@ -200,7 +202,7 @@ def test_one_node_of_a_job_is_checked_alone(process: Child) -> None:
     seen = Observation(rank=1, host="n1", pid=process.pid, cpus=CpuSet.of(CPUS[:1]))
     rank, clock = RankProcess(1, seen=seen, running=True), Clock()
     said: list[str] = []
-    checker = Checker(of_n1, [rank], Job(process).asked, say=said.append, stop=said.append)
+    checker = Checker(of_n1, [rank], Job(process).asked, say=said.append, stop=said.extend)
     checker.check()
     assert ([], Verdict.MATCH) == (said, checker.report().verdict)
     move(process, CPUS[1])

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from rankmap.cpuset import CpuSet
 from rankmap.errors import LaunchError
-from rankmap.observe import Observation
-from rankmap.runtime import pmi_link
 from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
-from rankmap.runtime.rank_process import RankProcess
+from rankmap.runtime.rank_state import RankState
 from tests.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from rankmap.runtime.loop import Loop
 
@@ -26,45 +23,49 @@ TERM, KILL = signal.SIGTERM, signal.SIGKILL
 GRACE_S = 10.0
 
 
-@dataclass(slots=True)
-class Rank(RankProcess):
-    """A rank that remembers when it got which signal."""
+@dataclass(slots=True, kw_only=True)
+class Rank(RankState):
+    """A rank and the signals that it got, with their times."""
 
-    clock: Clock = field(default_factory=Clock)
     got: list[tuple[float, signal.Signals]] = field(default_factory=list)
-
-    def end(self, number: signal.Signals) -> None:
-        """Note it, where it would have been sent."""
-        if not self.ended:
-            self.got.append((self.clock.now_s, number))
-        RankProcess.end(self, number)
 
 
 class Job:
-    """Four ranks that run, on host "n0", and how their job ends."""
+    """Four ranks that run, on host "n0" where nothing else is said, and how their job ends."""
 
-    def __init__(self, *, kill_grace_s: float = GRACE_S) -> None:
+    def __init__(self, *, kill_grace_s: float = GRACE_S, hosts: tuple[str, ...] = ("n0",) * 4) -> None:
         self.clock = Clock()
         self.in_mpi: set[int] = set()
         """Who is in MPI; those that have ended are out of it by themselves."""
         self.looks: list[float] = []
         """When was looked for ranks in MPI."""
+        self.answer_after_s = 0.0
+        """How long the hosts take to say who is in MPI."""
         self.given_up: list[float] = []
-        ports = frozenset({4000})
-        self.ranks = [Rank(number, seen=seen(number), pmi_ports=ports, clock=self.clock) for number in range(4)]
+        self.ranks = [Rank(number=number, host=host, pid=1000 + number) for number, host in enumerate(hosts)]
         self.ending = Ending(
             cast("Loop", self.clock),
-            host="n0",
             kill_grace_s=kill_grace_s,
+            send=self.send,
+            ask_mpi=self.ask_mpi,
             give_up=lambda: self.given_up.append(self.clock.now_s),
         )
         self.ending.ranks = list(self.ranks)
 
-    def connected(self, ranks: Mapping[int, tuple[int, frozenset[int]]]) -> frozenset[int]:
-        """Stand for pmi_link.connected."""
+    def send(self, number: signal.Signals) -> None:
+        """Note a signal, where the hands of the hosts would have sent it."""
+        for rank in self.ranks:
+            if not rank.ended:
+                rank.got.append((self.clock.now_s, number))
+
+    def ask_mpi(self, then: Callable[[frozenset[int]], None]) -> None:
+        """Say who is in MPI, as the hands of the hosts would have found it."""
         self.looks.append(self.clock.now_s)
-        assert ranks == {rank.number: (1000 + rank.number, frozenset({4000})) for rank in self.ranks if not rank.ended}
-        return frozenset(self.in_mpi & ranks.keys())
+        found = frozenset(rank.number for rank in self.ranks if rank.number in self.in_mpi and not rank.ended)
+        if self.answer_after_s:
+            self.clock.call_after(self.answer_after_s, lambda: then(found))
+        else:
+            then(found)
 
     def exits(self, number: int, code: int, *, at_s: float | None = None) -> None:
         """Let this rank end with this code, now or at this time."""
@@ -83,26 +84,9 @@ class Job:
         return self.ending.outcome.status, self.ending.outcome.reason
 
 
-def seen(number: int) -> Observation:
-    """Return what the shim of this rank has reported."""
-    return Observation(rank=number, host="n0", pid=1000 + number, cpus=CpuSet.of([number]), variables={})
-
-
-@pytest.fixture
-def job(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
-    """Return a function that makes a job whose ranks in MPI are found."""
-
-    def make(*, kill_grace_s: float = GRACE_S) -> Job:
-        made = Job(kill_grace_s=kill_grace_s)
-        monkeypatch.setattr(pmi_link, "connected", made.connected)
-        return made
-
-    return make
-
-
-def test_a_rank_that_exits_0_lets_the_others_go_on(job: Callable[..., Job]) -> None:
+def test_a_rank_that_exits_0_lets_the_others_go_on() -> None:
     """After MPI_Finalize, or where there was no MPI at all; when all have, there is nothing to say."""
-    made = job()
+    made = Job()
     made.exits(2, 0)
     made.clock.advance_to(1e6)
     assert (None, math.inf) == (made.ending.outcome, made.ended_at_s)
@@ -112,9 +96,9 @@ def test_a_rank_that_exits_0_lets_the_others_go_on(job: Callable[..., Job]) -> N
     assert (None, math.inf, []) == (made.ending.outcome, made.ended_at_s, made.given_up)
 
 
-def test_the_first_to_end_is_judged_first_whatever_the_order_of_the_news(job: Callable[..., Job]) -> None:
+def test_the_first_to_end_is_judged_first_whatever_the_order_of_the_news() -> None:
     """A rank that exits because another one crashed is often told of first."""
-    made = job()
+    made = Job()
     for order, number in enumerate((1, 0), start=1):
         made.ranks[number].ended, made.ranks[number].end_order = True, order
     made.ending.on_exit_codes({0: 1}, log_tail="")
@@ -124,27 +108,27 @@ def test_the_first_to_end_is_judged_first_whatever_the_order_of_the_news(job: Ca
     assert (-11, 1) == (made.ranks[1].exit_code, made.ranks[0].exit_code)
 
 
-def test_without_anybody_in_mpi_it_is_looked_ever_more_seldom(job: Callable[..., Job]) -> None:
+def test_without_anybody_in_mpi_it_is_looked_ever_more_seldom() -> None:
     """First when the grace is nearly over, in the end every 300 s; one exit or several, it is one row of looks."""
-    made = job()
+    made = Job()
     made.exits(2, 0)
     made.exits(3, 0, at_s=4)
     made.clock.advance_to(1500)
     assert made.looks == [9, 18, 36, 72, 144, 288, 576, 876, 1176, 1476]
 
 
-def test_nobody_looks_when_all_have_ended(job: Callable[..., Job]) -> None:
+def test_nobody_looks_when_all_have_ended() -> None:
     """The job is over."""
-    made = job()
+    made = Job()
     for number in range(4):
         made.exits(number, 0)
     made.clock.advance_to(1e6)
     assert made.looks == []
 
 
-def test_a_rank_that_exits_n_ends_the_others_after_the_grace(job: Callable[..., Job]) -> None:
+def test_a_rank_that_exits_n_ends_the_others_after_the_grace() -> None:
     """After MPI_Finalize: SIGTERM first, SIGKILL 2 s later, and 20 s later the end is given up."""
-    made = job()
+    made = Job()
     made.exits(1, 3, at_s=5)
     made.clock.advance_to(1000)
     assert made.outcome() == (3, "rank 1 on n0 exited with status 3")
@@ -154,9 +138,9 @@ def test_a_rank_that_exits_n_ends_the_others_after_the_grace(job: Callable[..., 
 
 
 @pytest.mark.parametrize("grace_s", [0.0, 0.5, 1.0])
-def test_a_short_grace_is_not_made_longer(grace_s: float, job: Callable[..., Job]) -> None:
+def test_a_short_grace_is_not_made_longer(grace_s: float) -> None:
     """Also shorter than it takes to find out who is in MPI."""
-    made = job(kill_grace_s=grace_s)
+    made = Job(kill_grace_s=grace_s)
     made.in_mpi = {0, 2, 3}
     made.exits(1, 3)
     made.clock.advance_to(1000)
@@ -164,11 +148,9 @@ def test_a_short_grace_is_not_made_longer(grace_s: float, job: Callable[..., Job
 
 
 @pytest.mark.parametrize(("in_mpi", "who"), [({0, 2, 3}, "ranks 0,2-3 were"), ({0}, "rank 0 was")])
-def test_a_rank_that_exits_n_while_others_are_in_mpi_ends_them_after_2_s(
-    in_mpi: set[int], who: str, job: Callable[..., Job]
-) -> None:
+def test_a_rank_that_exits_n_while_others_are_in_mpi_ends_them_after_2_s(in_mpi: set[int], who: str) -> None:
     """MPI_Abort, or exit without MPI_Finalize: nobody waits for the grace."""
-    made = job()
+    made = Job()
     made.in_mpi = in_mpi
     made.exits(1, 3, at_s=100)
     made.clock.advance_to(1000)
@@ -179,11 +161,9 @@ def test_a_rank_that_exits_n_while_others_are_in_mpi_ends_them_after_2_s(
 
 
 @pytest.mark.parametrize(("grace_s", "end_s"), [(10.0, 10), (60.0, 60), (2.0, 2), (1.0, 2), (0.0, 2)])
-def test_a_rank_that_exits_0_while_others_are_in_mpi_ends_them_after_the_grace(
-    grace_s: float, end_s: float, job: Callable[..., Job]
-) -> None:
+def test_a_rank_that_exits_0_while_others_are_in_mpi_ends_them_after_the_grace(grace_s: float, end_s: float) -> None:
     """Without MPI_Finalize the others would wait for ever: status 1 and what to do; 2 s are needed to be certain."""
-    made = job(kill_grace_s=grace_s)
+    made = Job(kill_grace_s=grace_s)
     made.in_mpi = {0, 1, 3}
     made.exits(2, 0)
     made.clock.advance_to(1000)
@@ -195,9 +175,9 @@ def test_a_rank_that_exits_0_while_others_are_in_mpi_ends_them_after_the_grace(
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_ranks_on_their_way_out_of_mpi_get_more_time(code: int, job: Callable[..., Job]) -> None:
+def test_ranks_on_their_way_out_of_mpi_get_more_time(code: int) -> None:
     """As long as each look finds fewer of them in it than the one before, MPI_Finalize is going on."""
-    made = job(kill_grace_s=5)
+    made = Job(kill_grace_s=5)
     made.exits(3, code)
     for gone_by_s, in_mpi in ((4, {0, 1, 2}), (5, {0, 1}), (6, {0}), (7, set())):
         made.in_mpi = in_mpi
@@ -210,9 +190,9 @@ def test_ranks_on_their_way_out_of_mpi_get_more_time(code: int, job: Callable[..
         assert (made.outcome(), made.ended_at_s) == ((3, "rank 3 on n0 exited with status 3"), 5)
 
 
-def test_ranks_that_come_to_mpi_only_later_are_noticed(job: Callable[..., Job]) -> None:
+def test_ranks_that_come_to_mpi_only_later_are_noticed() -> None:
     """A rank that has left before MPI_Init lets the others wait in it."""
-    made = job()
+    made = Job()
     made.exits(0, 0)
     made.clock.advance_to(50)
     made.in_mpi = {1, 2, 3}
@@ -220,9 +200,9 @@ def test_ranks_that_come_to_mpi_only_later_are_noticed(job: Callable[..., Job]) 
     assert ([9, 18, 36, 72, 73], 73) == (made.looks, made.ended_at_s)
 
 
-def test_ranks_that_were_in_mpi_and_left_are_looked_at_as_often_as_before(job: Callable[..., Job]) -> None:
+def test_ranks_that_were_in_mpi_and_left_are_looked_at_as_often_as_before() -> None:
     """A look that finds somebody is not a reason to look more seldom."""
-    made = job()
+    made = Job()
     made.in_mpi = {1}
     made.exits(0, 0)
     made.clock.advance_to(9)
@@ -234,27 +214,25 @@ def test_ranks_that_were_in_mpi_and_left_are_looked_at_as_often_as_before(job: C
 @pytest.mark.parametrize(
     ("code", "status", "name"), [(-9, 137, "SIGKILL"), (-11, 139, "SIGSEGV"), (-40, 168, "signal 40")]
 )
-def test_a_rank_that_is_killed_ends_the_others_at_once(
-    code: int, status: int, name: str, job: Callable[..., Job]
-) -> None:
+def test_a_rank_that_is_killed_ends_the_others_at_once(code: int, status: int, name: str) -> None:
     """Whatever they do; the status is what a shell would give."""
-    made = job()
+    made = Job()
     made.exits(2, code, at_s=7)
     assert ((status, f"rank 2 on n0 (pid 1002) was killed by {name}"), 7) == (made.outcome(), made.ended_at_s)
 
 
-def test_a_rank_that_ends_before_the_application_started_ends_the_job(job: Callable[..., Job]) -> None:
+def test_a_rank_that_ends_before_the_application_started_ends_the_job() -> None:
     """Nobody has seen it: what Dragon said last may explain it."""
-    made = job()
-    made.ranks[3].seen = None
+    made = Job()
+    made.ranks[3].pid = None
     made.exits(3, 0)
     reason = "rank 3 on n0 ended with status 0 before the application started\n  dragon: x"
     assert ((LaunchError.exit_status, reason), 0) == (made.outcome(), made.ended_at_s)
 
 
-def test_the_first_rank_that_fails_gives_the_status(job: Callable[..., Job]) -> None:
+def test_the_first_rank_that_fails_gives_the_status() -> None:
     """Others that fail in the grace change nothing, nor when the others are ended."""
-    made = job()
+    made = Job()
     made.exits(1, 3)
     made.exits(2, 4, at_s=1)
     made.exits(3, 0, at_s=2)
@@ -262,27 +240,27 @@ def test_the_first_rank_that_fails_gives_the_status(job: Callable[..., Job]) -> 
     assert ((3, "rank 1 on n0 exited with status 3"), 10) == (made.outcome(), made.ended_at_s)
 
 
-def test_a_rank_that_is_killed_in_the_grace_ends_it(job: Callable[..., Job]) -> None:
+def test_a_rank_that_is_killed_in_the_grace_ends_it() -> None:
     """The status is still the first one's."""
-    made = job()
+    made = Job()
     made.exits(1, 3)
     made.exits(2, -9, at_s=5)
     made.clock.advance_to(100)
     assert (made.outcome()[0], made.ended_at_s) == (3, 5)
 
 
-def test_a_failure_after_a_good_end_counts(job: Callable[..., Job]) -> None:
+def test_a_failure_after_a_good_end_counts() -> None:
     """The looks that the good end has begun do not hide it."""
-    made = job()
+    made = Job()
     made.exits(0, 0)
     made.exits(1, 3, at_s=100)
     made.clock.advance_to(1000)
     assert ((3, "rank 1 on n0 exited with status 3"), 110) == (made.outcome(), made.ended_at_s)
 
 
-def test_codes_of_ranks_that_we_have_ended_do_not_count(job: Callable[..., Job]) -> None:
+def test_codes_of_ranks_that_we_have_ended_do_not_count() -> None:
     """SIGTERM and SIGKILL were ours, and so is what a rank exits with when it catches one."""
-    made = job()
+    made = Job()
     made.ending.end(Outcome(status=130, reason="ended by SIGINT"))
     for number, code in enumerate((-15, -9, 1, 0)):
         made.exits(number, code)
@@ -291,9 +269,9 @@ def test_codes_of_ranks_that_we_have_ended_do_not_count(job: Callable[..., Job])
     assert all(rank.ended for rank in made.ranks)
 
 
-def test_ranks_are_ended_once_however_often_it_is_asked_for(job: Callable[..., Job]) -> None:
+def test_ranks_are_ended_once_however_often_it_is_asked_for() -> None:
     """Each gets one SIGTERM and one SIGKILL, those that have ended none, and the first reason stays."""
-    made = job()
+    made = Job()
     made.exits(0, 0)
     made.ending.end(Outcome(status=5, reason="first"))
     made.clock.advance_to(1)
@@ -317,9 +295,9 @@ def test_killing_needs_no_grace_and_no_ranks() -> None:
     ("ended", "what"),
     [([], "ranks 0-3 still ran on n0"), ([0, 2, 3], "rank 1 still ran on n0")],
 )
-def test_a_job_whose_time_is_over_says_who_still_ran(ended: list[int], what: str, job: Callable[..., Job]) -> None:
+def test_a_job_whose_time_is_over_says_who_still_ran(ended: list[int], what: str) -> None:
     """With the status that the caller gives."""
-    made = job()
+    made = Job()
     for number in ended:
         made.exits(number, 0)
     assert Outcome(status=124, reason=f"--timeout 2.5 s reached, starting included: {what}") == made.ending.on_timeout(
@@ -327,9 +305,9 @@ def test_a_job_whose_time_is_over_says_who_still_ran(ended: list[int], what: str
     )
 
 
-def test_a_time_that_is_over_too_early_or_too_late(job: Callable[..., Job]) -> None:
+def test_a_time_that_is_over_too_early_or_too_late() -> None:
     """Before there were ranks it is said so; when all have ended, the job is not late."""
-    made = job()
+    made = Job()
     for number in range(4):
         made.exits(number, 0)
     assert made.ending.on_timeout(60, 124) is None
@@ -337,3 +315,36 @@ def test_a_time_that_is_over_too_early_or_too_late(job: Callable[..., Job]) -> N
     assert Outcome(
         status=124, reason="--timeout 60 s reached, starting included: no rank ran yet"
     ) == made.ending.on_timeout(60, 124)
+
+
+def test_ranks_that_still_ran_are_named_with_their_hosts() -> None:
+    """Those of the hosts that have some, folded; a rank that ends is named with its own."""
+    made = Job(hosts=("n0", "n1", "n2", "n4"))
+    made.exits(1, 0)
+    late = made.ending.on_timeout(60, 124)
+    assert late is not None
+    assert late.reason.endswith(": ranks 0,2-3 still ran on n[0,2,4]")
+    made.exits(3, -9)
+    assert (137, "rank 3 on n4 (pid 1003) was killed by SIGKILL") == made.outcome()
+
+
+def test_hosts_that_take_their_time_to_answer_are_waited_for() -> None:
+    """An answer later than the next look would be is an answer; nothing is asked twice meanwhile."""
+    made = Job()
+    made.in_mpi, made.answer_after_s = {0, 2}, 3.0
+    made.exits(1, 3)
+    made.clock.advance_to(1000)
+    assert [1, 5] == made.looks
+    assert (8, 3) == (made.ended_at_s, made.outcome()[0])
+    assert "while ranks 0,2 were still in MPI" in made.outcome()[1]
+
+
+def test_an_answer_that_comes_when_the_end_has_begun_changes_nothing() -> None:
+    """The job has its reason already."""
+    made = Job()
+    made.in_mpi, made.answer_after_s = {0}, 3.0
+    made.exits(1, 0)
+    made.clock.advance_to(9.5)
+    made.ending.end(Outcome(status=130, reason="ended by SIGINT"))
+    made.clock.advance_to(1000)
+    assert ((130, "ended by SIGINT"), 9.5, [9]) == (made.outcome(), made.ended_at_s, made.looks)

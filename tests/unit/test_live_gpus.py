@@ -10,6 +10,7 @@ import pytest
 from rankmap.errors import AllocationError
 from rankmap.planner import plan
 from rankmap.requests import request
+from rankmap.runtime.host_facts import HostFacts
 from rankmap.runtime.live import live_allocation, rank_places
 from rankmap.runtime.live_gpus import gpu_remark, gpu_variables, understood
 from rankmap.visible_gpus import counted_gpus, without_gpus
@@ -32,9 +33,14 @@ def dragon(*gpus: object, variable: str = "CUDA_VISIBLE_DEVICES") -> dict[str, A
     return {"name": "localhost", "cpus": (0, 1, 2, 3), "gpus": gpus, "gpu_variable": variable if gpus else ""}
 
 
+def facts(topology: NodeTopology) -> HostFacts:
+    """Return the host that Dragon calls "localhost"."""
+    return HostFacts(name="vm", own_name="vm", topology=topology, paths=())
+
+
 def planned(topology: NodeTopology, node: dict[str, Any], environ: dict[str, str], **words: object) -> Plan:
     """Return the plan for the live node."""
-    allocation, _ = live_allocation([node], host="vm", topology=topology, environ=environ)
+    allocation, _ = live_allocation([node], [facts(topology)], environ=environ)
     return plan(allocation, request(**words))  # type: ignore[arg-type]
 
 
@@ -77,20 +83,20 @@ def test_the_gpus_that_both_know_are_planned_with(
     """Dragon gets its own ids where it has any; the user is told where the two do not agree."""
     made_plan = planned(topology, node, {}, gpus_per_rank=1)
     assert given == [gpus for _, _, gpus in rank_places(made_plan, {})]
-    assert remark == gpu_remark(made_plan, topology, node)
+    assert remark == gpu_remark(made_plan, 0, topology, node)
 
 
 def test_nothing_is_said_of_gpus_that_nobody_asked_for() -> None:
     """A job for cores alone does not care."""
     made_plan = planned(TWO, dragon(0), {}, n_ranks=2)
-    assert gpu_remark(made_plan, TWO, dragon(0)) == ""
+    assert gpu_remark(made_plan, 0, TWO, dragon(0)) == ""
 
 
 def test_a_library_may_know_what_dragon_does_not() -> None:
     """GPUs that were counted before the runtime started are said to be at no known place."""
     counted = replace(BARE, gpus=counted_gpus("NVIDIA", ("0", "1"), {}))
     made_plan = planned(counted, dragon(), {}, gpus_per_rank=1)
-    assert "2 GPUs here are known by their run-time library only" in gpu_remark(made_plan, counted, dragon())
+    assert "2 GPUs here are known by their run-time library only" in gpu_remark(made_plan, 0, counted, dragon())
 
 
 @pytest.mark.parametrize(
@@ -126,7 +132,7 @@ def test_a_mask_that_dragon_cannot_have_counted_is_refused() -> None:
 def test_the_live_node_keeps_its_uuids_and_its_shape_does_not() -> None:
     """Nodes of one make are one shape."""
     named = replace(TWO, gpus=tuple(replace(gpu, uuid=f"GPU-{i}") for i, gpu in enumerate(TWO.gpus)))
-    allocation, _ = live_allocation([dragon(0, 1)], host="vm", topology=named, environ={})
+    allocation, _ = live_allocation([dragon(0, 1)], [facts(named)], environ={})
     assert (allocation.shapes, allocation.nodes[0].gpu_uuids) == ((TWO,), ("GPU-0", "GPU-1"))
 
 
@@ -154,7 +160,7 @@ def test_the_processors_graphics_are_not_for_ranks(node: dict[str, Any], given: 
     made_plan = planned(MIXED, node, {}, gpus_per_rank=1)
     assert (["0", "1"], given) == (variables(made_plan), [gpus for _, _, gpus in rank_places(made_plan, {})])
     remark = "GPUs of several makers: ranks get the 2 of NVIDIA, not the 1 of Intel"
-    assert remark == gpu_remark(made_plan, MIXED, node)
+    assert remark == gpu_remark(made_plan, 0, MIXED, node)
 
 
 def test_of_two_makers_that_is_taken_whose_gpus_dragon_knows() -> None:

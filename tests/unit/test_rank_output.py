@@ -12,6 +12,7 @@ from rankmap.errors import UsageError
 from rankmap.runtime.job import OutputOptions
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.rank_output import RankOutput, prepare_directory, require_writable
+from rankmap.runtime.rank_pipes import RankPipes
 from tests.children import LIMIT_S
 from tests.small_disk import FULL, files_end_at
 
@@ -35,18 +36,28 @@ class Caller:
         self.woken = threading.Event()
         self.deaf = False
         """Whether the loop does not hear when it is woken."""
-        self.loop = Loop((), lambda _caught: self.output.on_wake())
+        self.loop = Loop((), lambda _caught: self.on_wake())
         self.loop.__enter__()
-        self.loop.wake = self.note_wake  # type: ignore[method-assign]
         self.loop.call_after(LIMIT_S, self.too_late)
-        self.output = RankOutput(self.loop, options, n_ranks=n_ranks, targets=(self.targets[0], self.targets[1]))
+        self.output = RankOutput(self.note_wake, options, n_ranks=n_ranks, targets=(self.targets[0], self.targets[1]))
+        self.pipes = RankPipes(self.loop, self.output)
         self.closed = False
 
     def note_wake(self) -> None:
         """Wake the loop, and remember that it was."""
         self.woken.set()
         if not self.deaf:
-            Loop.wake(self.loop)
+            self.loop.wake()
+
+    def on_wake(self) -> None:
+        """Do what the supervisor does, and the hands of a host."""
+        self.output.on_wake()
+        self.pipes.resume()
+
+    def open(self, rank: int) -> list[int]:
+        """Return what this rank writes to."""
+        self.output.open(rank)
+        return self.pipes.open(rank)
 
     def too_late(self) -> None:
         """End a test that waits for what does not come."""
@@ -64,7 +75,7 @@ class Caller:
 
     def until_drained(self) -> None:
         """Read the ranks until they have all closed their output."""
-        self.until(self.output.drained)
+        self.until(lambda: self.pipes.drained() and self.output.drained())
 
     def read(self, end: int = 0) -> bytes:
         """Serve what comes until stdout or stderr has got something, and return that."""
@@ -84,6 +95,7 @@ class Caller:
 
     def texts(self) -> tuple[str, str]:
         """Close the ranks' output, and return what the pipes for stdout and stderr got, "" where it was no pipe."""
+        self.pipes.close()
         self.output.close(timeout_s=LIMIT_S)
         self.closed = True
         texts = ["", ""]
@@ -150,7 +162,7 @@ STDOUT_FAILS = f"rankmap: stdout cannot be written: {NO_SPACE}; the rest of it c
 def test_each_ranks_output_arrives_at_the_stream_it_was_written_to(caller: Callable[..., Caller]) -> None:
     """Stdout to stdout, stderr to stderr, lines whole, labels in front; a last line without newline too."""
     job = caller(2, label=True)
-    first, second = job.output.open(0), job.output.open(1)
+    first, second = job.open(0), job.open(1)
     os.write(first[0], b"a")
     job.turn()
     os.write(second[0], b"b\n")
@@ -164,7 +176,7 @@ def test_each_ranks_output_arrives_at_the_stream_it_was_written_to(caller: Calla
 def test_one_rank_without_label_is_not_held_back(caller: Callable[..., Caller]) -> None:
     """A prompt shows before its newline."""
     job = caller(1)
-    fds = job.output.open(0)
+    fds = job.open(0)
     os.write(fds[0], b"name? ")
     job.turn()
     assert job.read() == b"name? "
@@ -177,7 +189,7 @@ def test_one_rank_without_label_is_not_held_back(caller: Callable[..., Caller]) 
 def test_our_own_words_come_between_whole_lines(caller: Callable[..., Caller]) -> None:
     """What rankmap says goes to stderr, and never into the middle of a rank's line."""
     job = caller(2)
-    fds = [fd for rank in range(2) for fd in job.output.open(rank)]
+    fds = [fd for rank in range(2) for fd in job.open(rank)]
     os.write(fds[1], b"half")
     job.turn()
     job.output.say("hello")
@@ -191,7 +203,7 @@ def test_our_own_words_come_between_whole_lines(caller: Callable[..., Caller]) -
 def test_what_nobody_reads_is_not_taken_from_the_ranks(caller: Callable[..., Caller]) -> None:
     """Memory is bounded: with a reader that sleeps a rank waits in write(2); when it reads on, all arrives."""
     job = caller(1)
-    fds = job.output.open(0)
+    fds = job.open(0)
     os.close(fds[1])
     os.set_blocking(fds[0], False)
     taken, stuck = 0, 0
@@ -215,7 +227,7 @@ def test_what_nobody_reads_is_not_taken_from_the_ranks(caller: Callable[..., Cal
 def test_a_reader_that_is_gone_is_told_and_not_talked_about(end: int, caller: Callable[..., Caller]) -> None:
     """The job can end as any program in a pipeline does; what ranks still write goes nowhere, and they do not hang."""
     job = caller(1)
-    fds = job.output.open(0)
+    fds = job.open(0)
     job.leave(end)
     os.write(fds[end], b"hello\n")
     job.until(lambda: job.output.unwanted)
@@ -229,16 +241,42 @@ def test_a_reader_that_is_gone_is_told_and_not_talked_about(end: int, caller: Ca
     assert job.texts() == ("", "")
 
 
-def test_output_that_a_child_keeps_open_is_passed_on_at_close(caller: Callable[..., Caller]) -> None:
-    """A daemon of a rank may hold its stdout for ever: what came is written, the rest is let go."""
+def test_what_no_rank_has_ended_is_written_at_close(caller: Callable[..., Caller]) -> None:
+    """A host that is gone does not say that its ranks have closed their output: the last half line comes all the same."""
     job = caller(2, label=True)
-    fds = job.output.open(0)
-    os.write(fds[0], b"begun")
-    job.turn()
-    assert (False, True) == (job.output.drained(), job.output.stalled())
-    assert job.texts() == ("[0] begun", "")
-    for fd in fds:
-        os.close(fd)
+    for rank in range(2):
+        job.output.open(rank)
+    job.output.feed(0, 0, b"begun")
+    job.output.feed(1, 1, b"a\nb")
+    assert not job.output.drained()
+    assert job.texts() == ("[0] begun", "[1] a\n[1] b")
+
+
+def test_it_is_drained_when_each_end_of_each_rank_was_closed(caller: Callable[..., Caller]) -> None:
+    """Whatever the order; a rank that has written nothing has its ends too."""
+    job = caller(2)
+    for rank in range(2):
+        job.output.open(rank)
+    for rank, end in ((1, 1), (0, 0), (1, 0)):
+        job.output.feed(rank, end, b"")
+        assert not job.output.drained()
+    job.output.feed(0, 1, b"")
+    assert (True, True) == (job.output.drained(), job.output.taken())
+
+
+def test_it_is_crowded_while_any_way_out_is_full(caller: Callable[..., Caller]) -> None:
+    """Of several hosts nobody knows whose output is the next to come."""
+    job = caller(2)
+    for rank in range(2):
+        job.output.open(rank)
+    assert (False, False) == (job.output.crowded, job.output.full(0, 1))
+    job.output.feed(0, 1, b"x" * 5 * MIB + b"\n")
+    assert (True, True, False) == (job.output.crowded, job.output.full(1, 1), job.output.full(1, 0))
+    n_read = 0
+    while n_read <= 5 * MIB:
+        n_read += len(job.read(1))
+    job.until(job.output.taken)
+    assert not job.output.crowded
 
 
 def test_files_of_a_ranks_own(caller: Callable[..., Caller], tmp_path: Path) -> None:
@@ -246,7 +284,7 @@ def test_files_of_a_ranks_own(caller: Callable[..., Caller], tmp_path: Path) -> 
     (tmp_path / "rank-0.out").write_text("of an earlier job, and longer")
     job = caller(2, directory=tmp_path)
     for rank in range(2):
-        for fd, text in zip(job.output.open(rank), (b"out", b"err"), strict=True):
+        for fd, text in zip(job.open(rank), (b"out", b"err"), strict=True):
             write(fd, text)
     job.until_drained()
     assert job.texts() == ("", "")
@@ -258,7 +296,7 @@ def test_files_of_a_ranks_own(caller: Callable[..., Caller], tmp_path: Path) -> 
 def test_a_file_is_as_its_rank_wrote_it(caller: Callable[..., Caller], tmp_path: Path) -> None:
     """No label, no waiting for the end of a line, whatever was asked for stdout."""
     job = caller(2, label=True, directory=tmp_path)
-    fds = job.output.open(1)
+    fds = job.open(1)
     os.write(fds[0], b"no end of")
     job.until(lambda: (tmp_path / "rank-1.out").stat().st_size > 0)
     assert (tmp_path / "rank-1.out").read_bytes() == b"no end of"
@@ -272,7 +310,7 @@ def test_a_file_that_cannot_be_made_is_the_callers_to_report(caller: Callable[..
     """The directory may have gone since it was looked at."""
     job = caller(1, directory=tmp_path / "gone")
     with pytest.raises(FileNotFoundError):
-        job.output.open(0)
+        job.open(0)
     assert job.texts() == ("", "")
 
 
@@ -284,7 +322,7 @@ def test_what_a_ranks_file_does_not_take_comes_to_the_caller(
     name = f"rank-1.{'out' if end == 0 else 'err'}"
     full_file(tmp_path, name)
     job = caller(2, directory=tmp_path)
-    fds = [job.output.open(0), job.output.open(1)]
+    fds = [job.open(0), job.open(1)]
     os.write(fds[1][end], b"a\nb")
     job.until(lambda: job.output.failed)
     for rank in range(2):
@@ -307,7 +345,7 @@ def test_nothing_is_lost_where_a_file_fills_up(caller: Callable[..., Caller], tm
     text = "".join(f"line {number}\n" for number in range(3000))
     more = "and more\nat the end"
     job = caller(1, directory=tmp_path)
-    fds = job.output.open(0)
+    fds = job.open(0)
     with files_end_at(20_001):
         os.write(fds[0], text.encode())
         job.until(lambda: job.output.failed)
@@ -328,7 +366,7 @@ def test_a_file_that_fails_after_its_rank_has_ended_loses_nothing(
     full_file(tmp_path, "rank-0.out")
     job = caller(1, directory=tmp_path)
     job.deaf = True
-    for fd, data in zip(job.output.open(0), (b"a\nlast words", b""), strict=True):
+    for fd, data in zip(job.open(0), (b"a\nlast words", b""), strict=True):
         write(fd, data)
     while job.output._streams:
         job.turn()
@@ -345,7 +383,7 @@ def test_each_file_that_fails_is_named(caller: Callable[..., Caller], tmp_path: 
     job = caller(3, directory=tmp_path)
     for rank in range(3):
         full_file(tmp_path, f"rank-{rank}.out")
-        for fd, data in zip(job.output.open(rank), (f"from {rank}\n".encode(), b""), strict=True):
+        for fd, data in zip(job.open(rank), (f"from {rank}\n".encode(), b""), strict=True):
             write(fd, data)
     job.until_drained()
     out, err = job.texts()
@@ -358,7 +396,7 @@ def test_each_file_that_fails_is_named(caller: Callable[..., Caller], tmp_path: 
 def test_what_stdout_does_not_take_goes_to_stderr(caller: Callable[..., Caller], *, label: bool) -> None:
     """Said once; the ranks' stderr comes as before."""
     job = caller(2, label=label, targets=(FULL, None))
-    fds = [job.output.open(rank) for rank in range(2)]
+    fds = [job.open(rank) for rank in range(2)]
     os.write(fds[0][0], b"a\n")
     job.until(lambda: job.output.failed)
     os.write(fds[1][0], b"b\n")
@@ -377,7 +415,7 @@ def test_nothing_is_lost_where_stdout_fills_up(caller: Callable[..., Caller], tm
     """A job whose output goes to a file on a full disk."""
     text = "".join(f"line {number}\n" for number in range(3000))
     job = caller(1, targets=(str(tmp_path / "log"), None))
-    fds = job.output.open(0)
+    fds = job.open(0)
     with files_end_at(20_001):
         os.write(fds[0], text.encode())
         job.until(lambda: job.output.failed)
@@ -396,7 +434,7 @@ def test_what_neither_a_file_nor_stdout_takes_goes_to_stderr(
     full_file(tmp_path, "rank-0.out")
     job = caller(1, directory=tmp_path, targets=(FULL, None))
     job.deaf = deaf
-    for fd, data in zip(job.output.open(0), (b"a\nb", b""), strict=True):
+    for fd, data in zip(job.open(0), (b"a\nb", b""), strict=True):
         write(fd, data)
     job.until(lambda: not job.output._streams)
     if not deaf:
@@ -409,7 +447,7 @@ def test_what_neither_a_file_nor_stdout_takes_goes_to_stderr(
 def test_what_stderr_does_not_take_is_not_kept(stdout: str | None, caller: Callable[..., Caller]) -> None:
     """There is no other way, so it is a failure; memory does not grow, the ranks go on, and so does stdout."""
     job = caller(1, targets=(stdout, FULL))
-    fds = job.output.open(0)
+    fds = job.open(0)
     os.write(fds[1], b"lost\n")
     job.until(lambda: job.output.failed)
     for _ in range(8):
@@ -422,53 +460,6 @@ def test_what_stderr_does_not_take_is_not_kept(stdout: str | None, caller: Calla
     assert job.texts() == ("" if stdout else "out\n", "")
     assert [outlet.unwritten for outlet in job.output._outlets] == [[], []]
     assert (True, False) == (job.output.failed, job.output.unwanted)
-
-
-def fill(pipe: int) -> None:
-    """Write until there is no more room."""
-    os.set_blocking(pipe, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(pipe, b"x" * 4096)
-
-
-def test_a_slow_reader_is_no_stall(caller: Callable[..., Caller]) -> None:
-    """What waits to be written is waited for; what somebody holds open is not."""
-    job = caller(1)
-    fds = job.output.open(0)
-    fill(job.targets[0])
-    os.write(fds[0], b"y")
-    job.turn()
-    assert (False, False) == (job.output.drained(), job.output.stalled())
-    while not job.read().endswith(b"y"):
-        pass
-    job.until(job.output.stalled)
-    assert not job.output.drained()
-    for fd in fds:
-        os.close(fd)
-    job.until_drained()
-
-
-def test_more_than_pipes_hold_comes_from_somebody_who_is_no_rank(caller: Callable[..., Caller]) -> None:
-    """When all ranks have ended: whoever writes on and on is not waited for, whatever the reader does."""
-    job = caller(1)
-    fds = job.output.open(0)
-    job.output.count_from_here()
-    n_read = 0
-    while n_read <= 2 * MIB:  # 1 MiB for each of stdout and stderr
-        os.write(fds[0], b"x" * 4096)
-        n_read += len(job.read())
-    fill(job.targets[0])
-    os.write(fds[0], b"y")
-    job.turn()
-    assert job.output.stalled()
-    job.output.count_from_here()
-    assert not job.output.stalled()
-    while not job.read().endswith(b"y"):
-        pass
-    for fd in fds:
-        os.close(fd)
-    job.until_drained()
 
 
 def test_the_directory_for_them_is_made(tmp_path: Path) -> None:

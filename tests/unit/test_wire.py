@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankmap.errors import LaunchError
-from rankmap.runtime.wire import Connection, listen
+from rankmap.runtime.wire import Connection, Frames, frame, listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,3 +127,61 @@ def test_what_is_no_message_is_a_launch_error(data: bytes, pair: tuple[Connectio
     other.sendall(data)
     with pytest.raises(LaunchError, match="rankmap's socket"):
         connection.receive()
+
+
+@settings(max_examples=30, derandomize=True, deadline=None, database=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2**32 - 1), st.sampled_from((0, 1)), st.sampled_from((b"", b"x", b"\0" * 9, b"line\n" * 300))
+        ),
+        max_size=5,
+    ),
+    st.lists(st.integers(0, 4000), max_size=8),
+)
+def test_frames_arrive_as_they_were_sent_however_they_are_split(
+    frames: list[tuple[int, int, bytes]], cuts: list[int]
+) -> None:
+    """Any rank, any data, nothing at all too (the end of a rank's output): the same frames in order, none early."""
+    data = b"".join(frame(*one) for one in frames)
+    ends = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0)
+        reader = Frames(Connection(ours))
+        got: list[tuple[int, int, bytes]] = []
+        for i in range(1, len(ends)):
+            theirs.sendall(data[ends[i - 1] : ends[i]])
+            got += reader.read() or ()
+        assert frames == got
+        assert [] == reader.read()
+        theirs.close()
+        assert reader.read() is None
+
+
+def test_a_frame_larger_than_the_sockets_buffer_arrives(pair: tuple[Connection, socket.socket]) -> None:
+    """What a rank has written at once may be more than is read at once."""
+    connection, other = pair
+    connection.sock.settimeout(0)
+    other.settimeout(0)
+    reader = Frames(connection)
+    data = frame(7, 1, b"y" * 3_000_000) + frame(7, 1, b"")
+    got: list[tuple[int, int, bytes]] = []
+    while len(got) < 2:
+        data = data[other.send(data) :] if data else data
+        got += reader.read() or ()
+    assert [(7, 1, 3_000_000), (7, 1, 0)] == [(rank, end, len(text)) for rank, end, text in got]
+    assert reader.fileno() == connection.fileno()
+
+
+def test_frames_of_a_host_that_is_gone_end(pair: tuple[Connection, socket.socket]) -> None:
+    """Also where it has not said goodbye (RST), and in the middle of one: what had come whole was read before."""
+    connection, other = pair
+    connection.sock.settimeout(0)
+    reader = Frames(connection)
+    other.sendall(frame(0, 0, b"whole") + frame(0, 0, b"torn")[:-1])
+    assert [(0, 0, b"whole")] == reader.read()
+    connection.sock.send(b"unread")  # what is unread at a close makes it a reset
+    other.close()
+    assert reader.read() is None
+    reader.close()

@@ -1,0 +1,200 @@
+"""Unit tests of rankmap.runtime.kept: a process of its own that keeps what is below it, and others that it may end."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rankmap.cpuset import CpuSet
+from rankmap.runtime.kept import Kept
+from rankmap.runtime.processes import JOB_VARIABLE
+from rankmap.runtime.services import RUNTIME, Service
+from tests.children import child, has_ended, python
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.children import Child
+
+KEEPS = """
+import json, os, subprocess, sys
+from rankmap.runtime.kept import Kept
+from rankmap.runtime.processes import adopt_orphans
+
+adopt_orphans()
+kept = Kept(sys.argv[1], runtime_stays=False, above=json.loads(sys.argv[2]))
+started = []
+
+def start(*words):
+    started.append(subprocess.Popen(words, stdout=subprocess.PIPE))
+    return [started[-1].pid, started[-1].stdout.readline().decode().strip()]
+
+def expect(*words):
+    kept.expect(start(*words)[0])
+
+def status(reap):
+    pid = started[-1].pid
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    if reap:
+        kept.reap()
+    return kept.status(pid)
+
+calls = {
+    "start": start,
+    "expect": expect,
+    "status": status,
+    "processes": lambda: [one.pid for one in kept.processes()],
+    "services": lambda *ranks: kept.services(ranks),
+    "left": lambda *services: [one.pid for one in kept.left_by_ranks(services)],
+    "wait": lambda timeout_s: kept.wait(timeout_s=timeout_s),
+    "end": kept.end,
+}
+print(json.dumps(os.getpid()), flush=True)
+for line in sys.stdin:
+    what, *words = json.loads(line)
+    print(json.dumps(calls[what](*words)), flush=True)
+"""
+SLEEPS = "echo up; exec sleep 600"
+MAPS = """
+import mmap, os, sys, time
+with open(sys.argv[1], "w+b") as file:
+    file.truncate(4096)
+    held = mmap.mmap(file.fileno(), 4096)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+class Keeper:
+    """A process that keeps a job's processes."""
+
+    def __init__(self, process: Child, job: str) -> None:
+        self.process = process
+        self.job = job
+        self.pid = json.loads(process.hear())
+
+    def do(self, what: str, *words: object) -> Any:  # noqa: ANN401 - whatever the call returns
+        """Have it do this."""
+        self.process.say(json.dumps([what, *words]))
+        return json.loads(self.process.hear())
+
+    def start(self, script: str = SLEEPS) -> int:
+        """Have it start this shell script; return what that says first, or its pid."""
+        pid, said = self.do("start", "sh", "-c", script)
+        return pid if said == "up" else int(said)
+
+
+@contextmanager
+def keeping(*above: int) -> Iterator[Keeper]:
+    """Start one for a job that nobody else has."""
+    job = f"rankmap-{uuid.uuid4()}"
+    with python(KEEPS, job, json.dumps(above)) as process:
+        yield Keeper(process, job)
+
+
+@pytest.fixture
+def keeper() -> Iterator[Keeper]:
+    """Return one that has nothing above it."""
+    with keeping() as made:
+        yield made
+
+
+@contextmanager
+def marked(job: str, script: str = SLEEPS) -> Iterator[Child]:
+    """Start a process with the job's mark that is not below the keeper."""
+    with child("sh", "-c", script, env={**os.environ, JOB_VARIABLE: job}) as process:
+        assert "up" == process.hear()
+        yield process
+
+
+def test_a_jobs_processes_are_those_below_and_those_with_its_mark(keeper: Keeper) -> None:
+    """Wherever Dragon's launcher has put them; also one whose parent is gone. Nobody else's, nor the keeper itself."""
+    assert [] == keeper.do("processes")
+    below = keeper.start()
+    orphan = keeper.start("sleep 600 >/dev/null & echo $!")
+    with marked(keeper.job) as elsewhere, marked(f"{keeper.job}x"), child("sleep", "600"):
+        assert {below, orphan, elsewhere.pid} == set(keeper.do("processes"))
+
+
+def test_all_of_them_are_ended_and_nobody_else(keeper: Keeper) -> None:
+    """At once, also those that would not hear a gentler signal."""
+    with ExitStack() as stack:
+        deaf = stack.enter_context(marked(keeper.job, "trap '' TERM INT HUP; echo up; sleep 600; sleep 600"))
+        other = stack.enter_context(marked(f"{keeper.job}x"))
+        pids = [keeper.start(), keeper.start("sleep 600 >/dev/null & echo $!"), deaf.pid]
+        pidfds = []
+        for pid in pids:
+            pidfds.append(os.pidfd_open(pid))
+            stack.callback(os.close, pidfds[-1])
+        assert [] == keeper.do("end")
+        assert has_ended(pidfds)
+        assert [] == keeper.do("processes")
+        assert other.process.poll() is None
+
+
+def test_what_the_keeper_was_started_by_is_left() -> None:
+    """ssh and the batch system's own on this host may have the job's mark: who starts the agent is not ended by it."""
+    job = f"rankmap-{uuid.uuid4()}"
+    with marked(job) as above, python(KEEPS, job, json.dumps([above.pid])) as process:
+        keeper = Keeper(process, job)
+        assert [] == keeper.do("processes")
+        assert [] == keeper.do("end")
+        assert above.process.poll() is None
+
+
+def test_shared_memory_of_the_job_goes_with_it(keeper: Keeper) -> None:
+    """What its processes map there, of the names that MPI and Dragon give; another's stays."""
+    ours, theirs = (Path("/dev/shm") / f"DD{uuid.uuid4()}" for _ in range(2))  # noqa: S108 - where it has to be
+    try:
+        with python(MAPS, str(theirs)) as other:
+            assert "up" == other.hear()
+            _, said = keeper.do("start", "python3", "-c", MAPS, str(ours))
+            assert ("up", True, True) == (said, ours.exists(), theirs.exists())
+            assert [] == keeper.do("end")
+            assert (False, True) == (ours.exists(), theirs.exists())
+    finally:
+        for file in (ours, theirs):
+            file.unlink(missing_ok=True)
+
+
+def test_what_ends_by_itself_is_waited_for(keeper: Keeper, tmp_path: Path) -> None:
+    """As long as asked, and no longer than it takes."""
+    os.mkfifo(tmp_path / "go")
+    pid = keeper.start(f"echo up; read go < {tmp_path}/go")
+    keeper.do("wait", 0.05)
+    assert [pid] == keeper.do("processes")
+    (tmp_path / "go").write_text("go\n")
+    keeper.do("wait", 600)
+    assert [] == keeper.do("processes")
+
+
+def test_services_are_the_jobs_processes_that_are_no_ranks(keeper: Keeper) -> None:
+    """With the agent; what is neither rank nor service later was left behind."""
+    rank, service, left = keeper.start(), keeper.start(), keeper.start()
+    assert {keeper.pid, service, left} == set(keeper.do("services", rank))
+    assert {rank, left} == set(keeper.do("left", keeper.pid, service))
+
+
+@pytest.mark.parametrize("reaped", [False, True])
+@pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", -9)])
+def test_how_an_expected_child_ends_is_known(keeper: Keeper, script: str, status: int, *, reaped: bool) -> None:
+    """Whether or not all that have ended were waited for meanwhile."""
+    keeper.do("expect", "sh", "-c", f"exec >&-; {script}")
+    assert status == keeper.do("status", reaped)
+
+
+def test_the_agent_is_not_watched_nor_what_is_started_for_a_moment() -> None:
+    """Of the end of others the job has to know."""
+    kept = Kept("rankmap-x", runtime_stays=False)
+
+    def service(pid: int, name: str) -> Service:
+        return Service(pid=pid, name=name, cpus=CpuSet(), idle=False)
+
+    group = service(3, "Dragon group service")
+    assert [group] == kept.vital([service(os.getpid(), "rankmap supervisor"), service(2, RUNTIME), group])
