@@ -139,7 +139,7 @@ def test_all_of_them_are_ended_and_nobody_else(keeper: Keeper) -> None:
 
 
 def test_what_the_keeper_was_started_by_is_left() -> None:
-    """ssh and the batch system's own on this host may have the job's mark: who starts the agent is not ended by it."""
+    """An ssh and the batch system's own on this host may have the job's mark: who starts it is not ended."""
     job = f"rankmap-{uuid.uuid4()}"
     with marked(job) as above, python(KEEPS, job, json.dumps([above.pid])) as process:
         keeper = Keeper(process, job)
