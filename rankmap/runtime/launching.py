@@ -313,7 +313,7 @@ def _preloaded(
     return changed
 
 
-def _bound_once(  # noqa: PLR0913 - what the ranks' environment depends on
+def _bound_once(  # noqa: PLR0913, PLR0917 - what the ranks' environment depends on
     plan: Plan,
     applications: Sequence[application.Application],
     uses: Sequence[mpi_library.MpiUse],

@@ -101,7 +101,7 @@ def test_dragon_gets_the_users_environment_with_more_on_top(control: ControlDire
     assert made == {
         "PATH": f"{dragon}:/user/bin",
         "LD_LIBRARY_PATH": "/one:/two:/user/lib",
-        "PYTHONPATH": f"{CHECKOUT}:/user/py",
+        "PYTHONPATH": f"{CHECKOUT}/rankmap/runtime/startup:{CHECKOUT}:/user/py",
         "TMPDIR": str(control.path),
         "A": "b",
     }
