@@ -16,7 +16,16 @@ from rankmap.runtime.dragon_network import some_ports, words_for
 from rankmap.runtime.host_choice import HostChoice, chosen
 from rankmap.runtime.host_facts import HostFacts
 from rankmap.runtime.inside import InsideSession, require_libpmix
-from rankmap.runtime.job import START_TIMEOUT_S, JobRequest, JobResult, OutputOptions, Pmi, Verify
+from rankmap.runtime.job import (
+    START_TIMEOUT_HOST_S,
+    START_TIMEOUT_S,
+    START_TIMEOUT_SEVERAL_S,
+    JobRequest,
+    JobResult,
+    OutputOptions,
+    Pmi,
+    Verify,
+)
 from rankmap.runtime.libpmix import find_libpmix
 from rankmap.runtime.link import PREFERRED
 from rankmap.runtime.live_gpus import gpu_variables, understood
@@ -66,6 +75,7 @@ class LaunchOptions:
 
     Args:
         cwd: The ranks' working directory; None is the caller's.
+        start_timeout_s: See JobRequest; None is as long as so many hosts take.
         set_env: Variables for the ranks (None: removed from their environment).
         pmi: How the ranks find each other.
         verify: See JobRequest, as for the fields below.
@@ -85,7 +95,7 @@ class LaunchOptions:
     stdin_rank: int | None = None
     timeout_s: float | None = None
     kill_grace_s: float = 10.0
-    start_timeout_s: float = START_TIMEOUT_S
+    start_timeout_s: float | None = None
     verbose: bool = False
     preload: Path | None = None
     choice: HostChoice = field(default_factory=HostChoice)
@@ -190,7 +200,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             stdin_rank=options.stdin_rank,
             timeout_s=options.timeout_s,
             kill_grace_s=options.kill_grace_s,
-            start_timeout_s=options.start_timeout_s,
+            start_timeout_s=options.start_timeout_s or _start_timeout_s(reach),
             verbose=options.verbose,
             inherited_ranks=RANK_NAMES & environ.keys(),
         )
@@ -256,6 +266,11 @@ def _ready(
     if libpmix is not None:
         say(f"libpmix: {libpmix.path} ({libpmix.version})")
     return _Ready(applications=applications, uses=uses, pmi=use.pmi, libpmix=libpmix)
+
+
+def _start_timeout_s(reach: Reach | None) -> float:
+    """Return how long a runtime on so many hosts may take to start."""
+    return START_TIMEOUT_S if reach is None else START_TIMEOUT_SEVERAL_S + START_TIMEOUT_HOST_S * len(reach.hosts)
 
 
 def _for_several(dragons: dict[str, str], control: ControlDirectory) -> dict[str, str]:

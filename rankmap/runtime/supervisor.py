@@ -47,6 +47,7 @@ _OUTPUT_GRACE_S = 2.0
 _SEND_TIMEOUT_S = 10.0
 _INTERRUPT_S = 4.0
 _SIGNAL_WAIT_S = 0.3
+_PROGRESS_S = 20.0
 _SLOW_START_HINT = "--start-timeout TIME waits longer; -v shows what Dragon says meanwhile"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -96,6 +97,7 @@ class Supervisor:
             at_end.callback(self.ending.kill_ranks)
             self.loop.call_when_readable(listener, lambda: self._accept(listener))
             self.loop.call_after(self.request.start_timeout_s, self._check_head_came)
+            self.loop.call_after(_PROGRESS_S, lambda: self._tell_progress(_PROGRESS_S))
             if self.request.timeout_s is not None:
                 self.loop.call_after(self.request.timeout_s, self._on_timeout)
             self._step(lambda: self.ground.start(self.loop, self))
@@ -103,6 +105,13 @@ class Supervisor:
                 self._step(self.loop.step)
             self.hosts.gather_reports(self.loop)
         return self._result()
+
+    def _tell_progress(self, waited_s: float) -> None:
+        """Say what a start that takes long waits for, twice as late each time."""
+        if self.plan is None and not self.done:
+            waits_for = "Dragon" if self.session is not None else self.ground.late()
+            self.say(f"still starting after {waited_s:.0f} s, waiting for {waits_for}")
+            self.loop.call_after(waited_s, lambda: self._tell_progress(2 * waited_s))
 
     def on_ready(self) -> None:
         """Start the runtime, now that the hosts are ready."""
