@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import uuid
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -139,7 +140,7 @@ def test_all_of_them_are_ended_and_nobody_else(keeper: Keeper) -> None:
 
 
 def test_what_the_keeper_was_started_by_is_left() -> None:
-    """An ssh and the batch system's own on this host may have the job's mark: who starts it is not ended."""
+    """What ssh and the batch system have started here may have the job's mark too: it is not ended."""
     job = f"rankmap-{uuid.uuid4()}"
     with marked(job) as above, python(KEEPS, job, json.dumps([above.pid])) as process:
         keeper = Keeper(process, job)
@@ -154,7 +155,7 @@ def test_shared_memory_of_the_job_goes_with_it(keeper: Keeper) -> None:
     try:
         with python(MAPS, str(theirs)) as other:
             assert "up" == other.hear()
-            _, said = keeper.do("start", "python3", "-c", MAPS, str(ours))
+            _, said = keeper.do("start", sys.executable, "-c", MAPS, str(ours))
             assert ("up", True, True) == (said, ours.exists(), theirs.exists())
             assert [] == keeper.do("end")
             assert (False, True) == (ours.exists(), theirs.exists())

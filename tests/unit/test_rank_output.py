@@ -242,7 +242,7 @@ def test_a_reader_that_is_gone_is_told_and_not_talked_about(end: int, caller: Ca
 
 
 def test_what_no_rank_has_ended_is_written_at_close(caller: Callable[..., Caller]) -> None:
-    """A host that is gone does not say that its ranks have closed their output: the last half line comes anyway."""
+    """A host that is gone does not say that its ranks have closed their output: the last half line comes too."""
     job = caller(2, label=True)
     for rank in range(2):
         job.output.open(rank)

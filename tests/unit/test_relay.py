@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from rankmap.runtime.wire import Connection, Message, listen
 from tests.children import LIMIT_S
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
 RELAY = str(Path(relay.__file__))

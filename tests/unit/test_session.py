@@ -25,10 +25,13 @@ from rankmap.runtime.session import (
     restored,
     runtime_environment,
 )
+from rankmap.runtime.wire import Connection, listen
 from tests.children import CHECKOUT, LIMIT_S, child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+STARTUP = CHECKOUT / "rankmap" / "runtime" / "startup"
 
 
 @pytest.fixture
@@ -86,6 +89,59 @@ def test_a_temporary_directory_with_a_long_name_is_passed_over(tmp_path: Path, m
     assert len(os.fsencode(control.socket)) < 100
 
 
+def test_the_directory_of_a_job_of_another_host_is_made_at_the_same_place(temporary: Path) -> None:
+    """Or taken as it is, where it is there already: as private, and with all that belongs to it."""
+    path = temporary / "rankmap-x"
+    control = ControlDirectory.at(path)
+    for again in (control, ControlDirectory.at(path)):
+        assert (path, path / "socket", path / "socket") == (again.path, again.socket, again.door)
+        assert (0o700, True) == (stat.S_IMODE(path.stat().st_mode), again.shared_memory.is_dir())
+    control.remove()
+    assert (False, False) == (path.exists(), control.shared_memory.exists())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
+def test_the_directory_of_somebody_else_is_not_taken(temporary: Path) -> None:
+    """Whoever made it first could read and write our messages."""
+    path = temporary / "rankmap-x"
+    path.mkdir()
+    os.chown(path, 12345, 12345)
+    with pytest.raises(RuntimeUnusableError, match=f"^{path} is somebody else's$"):
+        ControlDirectory.at(path)
+
+
+def test_a_directory_that_cannot_be_made_is_said_with_its_place(temporary: Path) -> None:
+    """The host has no such TMPDIR, or no room in it."""
+    with pytest.raises(RuntimeUnusableError, match=rf"^no directory can be made in {temporary}/none: No such file"):
+        ControlDirectory.at(temporary / "none" / "rankmap-x")
+
+
+def test_libpmix_may_be_offered_twice(control: ControlDirectory) -> None:
+    """By the supervisor, and by the agent of its own host."""
+    libpmix = Libpmix(path=Path("/x/libpmix.so.2"), version="5")
+    assert control.offer_libpmix(libpmix) == control.offer_libpmix(libpmix)
+
+
+def test_dragon_finds_our_ssh_and_a_cleanup_that_does_nothing(control: ControlDirectory) -> None:
+    """Its own cleanup would end every Python program of the user; ssh asks the supervisor's socket."""
+    folders = control.offer_commands()
+    assert [["dragon-cleanup"], ["ssh"]] == [[path.name for path in folder.iterdir()] for folder in folders]
+    environ = {"PATH": f"{folders[0]}:{folders[1]}:{os.defpath}"}
+    cleanup = subprocess.run(["dragon-cleanup", "--all"], env=environ, check=False, capture_output=True)
+    assert (0, b"", b"") == (cleanup.returncode, cleanup.stdout, cleanup.stderr)
+    with listen(control.socket, 1) as listener:
+        listener.settimeout(LIMIT_S)
+        words = ["ssh", "-oBatchMode=yes", "n1", "cd '/a b' && x \"$y\""]
+        with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE) as ssh:
+            connection = Connection(listener.accept()[0])
+            assert [{"kind": "remote", "host": "n1", "command": words[-1]}] == connection.receive()
+            connection.send({"kind": "said", "number": 1, "end": 1, "data": b"hello"})
+            connection.send({"kind": "exited", "number": 1, "status": 7})
+            connection.close()
+            out, _ = ssh.communicate(timeout=LIMIT_S)
+            assert (b"hello", 7) == (out, ssh.returncode)
+
+
 def test_libpmix_is_offered_under_the_name_that_dragon_opens(control: ControlDirectory) -> None:
     """A link named libpmix.so, and the directory of the file itself for its dependencies."""
     dirs = control.offer_libpmix(Libpmix(path=Path("/x/libpmix.so.2.13"), version="5"))
@@ -101,7 +157,7 @@ def test_dragon_gets_the_users_environment_with_more_on_top(control: ControlDire
     assert made == {
         "PATH": f"{dragon}:/user/bin",
         "LD_LIBRARY_PATH": "/one:/two:/user/lib",
-        "PYTHONPATH": f"{CHECKOUT}/rankmap/runtime/startup:{CHECKOUT}:/user/py",
+        "PYTHONPATH": f"{STARTUP}:{CHECKOUT}:/user/py",
         "TMPDIR": str(control.path),
         "A": "b",
     }
@@ -110,7 +166,7 @@ def test_dragon_gets_the_users_environment_with_more_on_top(control: ControlDire
 def test_unset_paths_leave_no_empty_entry(control: ControlDirectory) -> None:
     """An empty entry would be the working directory."""
     made = runtime_environment({}, control=control, library_dirs=())
-    assert (made["LD_LIBRARY_PATH"], made["PYTHONPATH"]) == ("", str(CHECKOUT))
+    assert (made["LD_LIBRARY_PATH"], made["PYTHONPATH"]) == ("", f"{STARTUP}:{CHECKOUT}")
 
 
 def test_the_ranks_get_back_what_was_changed_for_dragon(control: ControlDirectory) -> None:
