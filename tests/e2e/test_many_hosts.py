@@ -31,18 +31,24 @@ GONE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[Hosts]:
-    """Return two hosts: the first has both of this machine's CPUs, the second one of them."""
+def pair() -> Iterator[Hosts]:
+    """Make two hosts: the first has both of this machine's CPUs, the second one of them."""
     with hosts_up(2, CPUS="0-1 1") as hosts:
         yield hosts
 
 
-@pytest.fixture(autouse=True)
-def nothing_stays(request: pytest.FixtureRequest) -> Iterator[None]:
-    """No test leaves anything on a host that lives: not when the command has ended, nor a moment later."""
-    yield
-    for name in {"two", "four", "frail"} & set(request.fixturenames):
-        hosts: Hosts = request.getfixturevalue(name)
+@pytest.fixture
+def two(pair: Hosts) -> Iterator[Hosts]:
+    """Return the two hosts; a test leaves nothing on them."""
+    yield pair
+    assert {} == pair.left()
+
+
+@pytest.fixture
+def frail() -> Iterator[Hosts]:
+    """Return two hosts that a test may break; it leaves nothing on one that lives."""
+    with hosts_up(2) as hosts:
+        yield hosts
         assert {} == hosts.left()
 
 
@@ -121,13 +127,13 @@ def test_slurm(two: Hosts) -> None:
     two.slurm()
     script = two.shared / "job.sh"
     output = two.shared / "output"
-    exits = "import sys; from mpi4py import MPI; sys.exit(3 * (MPI.COMM_WORLD.rank == 2))"
-    script.write_text(f"#!/bin/sh\n{' '.join(LAUNCH)} -n 3 -- python -c '{exits}'\n")
+    exits = "import sys; from mpi4py import MPI; sys.exit(3 * MPI.COMM_WORLD.rank)"
+    script.write_text(f"#!/bin/sh\n{' '.join(LAUNCH)} -n 2 -- python -c '{exits}'\n")
     done = two.run("sbatch", "--wait", "--nodes=2", f"--output={output}", str(script), limit_s=LIMIT_S)
     said = output.read_text()
     assert 3 == done.status, said + done.stderr
-    assert "rank 2 on node1 exited with status 3" in said
-    assert "placement: 3/3 ranks as planned" in said
+    assert "rank 1 on node1 exited with status 3" in said
+    assert "placement: 2/2 ranks as planned" in said
 
 
 # -- how jobs end --------------------------------------------------------------------------------------------------
@@ -216,13 +222,6 @@ def test_more_nodes_than_there_are(two: Hosts) -> None:
     done = launched(two, "--nodes", "2", "--spares", "1", *WHERE)
     assert 120 == done.status, done.stderr
     assert "--nodes 2 --spares 1: there are 2: node[0-1] (--hosts)" in done.stderr
-
-
-@pytest.fixture
-def frail() -> Iterator[Hosts]:
-    """Return two hosts that a test may break."""
-    with hosts_up(2) as hosts:
-        yield hosts
 
 
 def test_a_host_that_dies_ends_the_job(frail: Hosts) -> None:
