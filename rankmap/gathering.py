@@ -247,8 +247,13 @@ def _fewer(alike: Iterable[Alike]) -> Iterator[Alike]:
 
 
 def report_of(plan: Plan, gathered: Gathered) -> Report:
-    """Return the report of the whole job, all of whose nodes with ranks are gathered (``merged``)."""
+    """Return the report of the whole job, all of whose nodes with ranks are gathered (``merged``).
+
+    Of one node there is nothing to say of nodes.
+    """
     ranks = [rank for one in gathered.alike for report in one.reports for rank in report.ranks]
+    if len(plan.nodes) == 1 and gathered.full:
+        return Report(ranks=tuple(ranks), services=tuple(one for of in gathered.services for one in of.services))
     services = (
         {**service, "host": one.host, "nodes": str(one.nodes)} for one in gathered.services for service in one.services
     )
