@@ -18,7 +18,7 @@ from rankmap.gpu_makers import of_one_maker
 from rankmap.replaying import replay
 from rankmap.requests import request
 from rankmap.runtime.host_facts import HostFacts
-from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
+from rankmap.runtime.job import JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
 from rankmap.runtime.live import live_allocation
 from rankmap.runtime.session import in_runtime
@@ -189,7 +189,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
     stdin_rank: int | None = None,
     timeout_s: float | None = None,
     kill_grace_s: float = 10.0,
-    start_timeout_s: float = START_TIMEOUT_S,
+    start_timeout_s: float | None = None,
     machine: str = "",
 ) -> JobResult:
     """Run the application as planned, inside the Dragon runtime around this process, and return how it ended.
@@ -207,7 +207,8 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
         stdin_rank: The rank that reads this process's standard input; None: no rank does.
         timeout_s: When the job is ended; None is never.
         kill_grace_s: How long the other ranks may go on after one has failed with an exit status.
-        start_timeout_s: How long the job's first process in the runtime may take to start.
+        start_timeout_s: How long the job's first process in the runtime may take to start; None is as long as so many
+            hosts take.
         machine: The preset of the machine that this is: ranks get its variables where neither ``env`` nor this
             process's environment has them.
 

@@ -14,12 +14,13 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankmap.errors import RankmapError
+from rankmap.runtime.door import Door
 from rankmap.runtime.hands import Hands
 from rankmap.runtime.host_facts import look
 from rankmap.runtime.host_job import HostJob
@@ -30,14 +31,14 @@ from rankmap.runtime.output import Outlet, Writer
 from rankmap.runtime.preloading import take_piece
 from rankmap.runtime.processes import adopt_orphans
 from rankmap.runtime.rank_output import raise_descriptor_limit, require_descriptors
-from rankmap.runtime.wire import Connection, Message, frame, listen
+from rankmap.runtime.wire import frame
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping
 
     from rankmap.cpuset import CpuSet
     from rankmap.runtime.session import ControlDirectory
+    from rankmap.runtime.wire import Connection, Message
     from rankmap.topology import Gpu, NodeTopology
 
     ThisHost = Callable[[Mapping[str, str], CpuSet], NodeTopology]
@@ -51,7 +52,7 @@ DOOR = "door"
 _END_GRACE_S = 5.0
 _PAUSE_S = 0.2
 # What is this host's own, or the fabric's leave for what the batch system started here.
-_KEPT_VARIABLES = ("HOSTNAME", "SLURMD_NODENAME", "SLINGSHOT_")
+_KEPT_VARIABLES = ("SLURMD_NODENAME", "SLINGSHOT_")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -106,6 +107,7 @@ class Agent:
         self.all_gpus = all_gpus
         self.control: ControlDirectory | None = None
         self.loop = Loop(_SIGNALS, self._on_wake)
+        self.at_end = ExitStack()
         self.head: Connection | None = None
         self.stdin: int | None = None
         self.over = False
@@ -117,7 +119,7 @@ class Agent:
 
     def run(self) -> None:
         """Serve the supervisor until it says that the job is over, or is gone."""
-        with self.loop:
+        with self.loop, self.at_end:
             self.loop.call_when_readable(self.supervisor, self._on_supervisor)
             if self.kept.shared_memory.fileno() >= 0:
                 self.loop.call_when_readable(self.kept.shared_memory, self._note_files)
@@ -196,34 +198,22 @@ class Agent:
     def _look(self, message: Message) -> None:
         """Take over the supervisor's environment, make the job's directories, and say what this host is like."""
         own = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_VARIABLES)}
-        self.environ = message["environ"] | own
+        self.environ = message["environ"] | own | {"HOSTNAME": os.uname().nodename}
         os.environ.clear()
         os.environ.update(self.environ)
         facts, self.control = look(message, self.environ, this_host=self.this_host)
-        listener = listen(self.control.path / DOOR, 4096)
-        self.loop.call_when_readable(listener, lambda: self._accept(listener))
+        self.at_end.enter_context(Door(self.loop, self.control.path / DOOR, self._take_in))
         self.tell({"kind": "looked", **facts})
 
     # -- those of this host ---------------------------------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket) -> None:
-        with suppress(BlockingIOError):
-            connection = Connection(listener.accept()[0])
-            connection.sock.settimeout(_END_GRACE_S)
-            self.loop.call_when_readable(connection, lambda: self._on_first_message(connection))
-
-    def _on_first_message(self, connection: Connection) -> None:
-        messages = connection.receive()
-        if messages is None:
-            self.loop.forget(connection)
-            connection.close()
-        for message in messages or ():
-            if message["kind"] == "shim":
-                self.hands.take_in(connection, message)
-            else:
-                self.head = connection
-                self.loop.call_when_readable(connection, lambda: self._on_head(connection))
-                self.tell({"kind": "head", "message": message})
+    def _take_in(self, connection: Connection, message: Message) -> None:
+        if message["kind"] == "shim":
+            self.hands.take_in(connection, message)
+            return
+        self.head = connection
+        self.loop.call_when_readable(connection, lambda: self._on_head(connection))
+        self.tell({"kind": "head", "message": message})
 
     def _on_head(self, connection: Connection) -> None:
         messages = connection.receive()
@@ -347,7 +337,7 @@ def serve(this_host: ThisHost, all_gpus: Callable[[str], tuple[Gpu, ...]]) -> in
         "kind": "agent",
         "index": ticket.get("index"),
         "host": os.uname().nodename,
-        "names": [os.environ[name] for name in ("SLURMD_NODENAME", "HOSTNAME") if name in os.environ],
+        "names": [os.environ[name] for name in ("SLURMD_NODENAME",) if name in os.environ],
         "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         "pid": os.getpid(),
     }

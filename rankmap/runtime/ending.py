@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
-from rankmap.errors import LaunchError, RankmapError
+from rankmap.errors import LaunchError, RankmapError, RuntimeUnusableError
 from rankmap.hostlist import fold
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.rank_state import RankState
 
-__all__ = ["GIVE_UP_S", "Ending", "Outcome"]
+__all__ = ["GIVE_UP_S", "Ending", "Outcome", "no_start", "runtime_gone"]
 
 _TERM_GRACE_S = 2.0
 # After SIGKILL: how long Dragon may take to report the exit codes before the runtime is ended by force.
@@ -33,6 +33,7 @@ GIVE_UP_S = 20.0
 # Who is still in MPI is looked at twice, this far apart: MPI_Finalize takes the ranks out within moments of each other.
 _LOOK_S = 1.0
 _SELDOM_S = 300.0
+_SLOW_START_HINT = "--start-timeout TIME waits longer; -v shows what Dragon says meanwhile"
 _UNFINISHED_HINT = (
     "every rank has to call MPI_Finalize (mpi4py does at a normal exit; `python -m mpi4py APP` aborts at exceptions);\n"
     "  MPI_Abort ends all ranks on purpose; --kill-grace says how long the others may go on"
@@ -46,6 +47,21 @@ class Outcome:
     status: int
     reason: str
     hint: str = ""
+
+
+def no_start(timeout_s: float, *, late: str, log_tail: str) -> Outcome:
+    """Return the outcome of a job whose runtime was not there in time; ``late`` are the hosts that were not ready."""
+    reason = f"the Dragon runtime was not ready after {timeout_s:g} s"
+    if late:
+        reason = f"{late} was not ready after {timeout_s:g} s: no agent of rankmap's has answered from there"
+    return Outcome(status=RuntimeUnusableError.exit_status, reason=reason + log_tail, hint=_SLOW_START_HINT)
+
+
+def runtime_gone(what: str, *, started: bool, log_tail: str) -> Outcome:
+    """Return the outcome of a job whose runtime has ended before it; ``started``: whether it was there at all."""
+    status = LaunchError.exit_status if started else RuntimeUnusableError.exit_status
+    when = "the Dragon runtime ended under the job" if started else "the Dragon runtime did not start"
+    return Outcome(status=status, reason=f"{when}: {what}{log_tail}")
 
 
 class Ending:

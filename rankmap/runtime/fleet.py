@@ -210,16 +210,23 @@ class Fleet:
         """Return the member that this agent is."""
         if message["index"] is not None:
             return self.members[message["index"]]
-        names = {message["host"], message["host"].partition(".")[0], *message["names"]}
-        for member in self.members:
-            if member.name in names or member.name.partition(".")[0] in names:
-                return member
+        own = (message["host"], *message["names"])
+        for name in (*own, *(name.partition(".")[0] for name in own)):
+            for member in self.members:
+                if name in (member.name, member.name.partition(".")[0]):
+                    return member
         listed = fold(one.name for one in self.members)
         why = f"an agent came from {message['host']}, which is none of the job's hosts {listed}"
         self._fail(Outcome(status=AllocationError.exit_status, reason=why, hint="how does the batch system name them?"))
         return None
 
     def _welcome(self, member: Member, connection: Connection, message: Message) -> None:
+        if member.connection is not None:
+            connection.close()
+            why = f"{member.name}: two agents have come that are there"
+            hint = "the batch system has started two processes on one host: are its host names unique?"
+            self._problem(member, AllocationError.exit_status, why, hint)
+            return
         member.connection, member.own_name, member.boot = connection, message["host"], message["boot"]
         self._loop.call_when_readable(connection, partial(self._on_agent, member))
         for other in self.members:

@@ -11,8 +11,9 @@ from rankmap.runtime.application import Application
 from rankmap.runtime.job import Verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from rankmap.runtime.job import JobRequest
     from rankmap.topology import Gpu
 
 __all__ = ["HostJob"]
@@ -45,6 +46,35 @@ class HostJob:
     stdin_rank: int | None = None
     inherited_ranks: frozenset[str] = frozenset()
     defaults: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        request: JobRequest,
+        *,
+        name: str,
+        plan: NodePlan,
+        applications: Iterable[Application],
+        head_pid: int,
+        slack_ns: int,
+    ) -> HostJob:
+        """Return a host's share of what is requested; the arguments are the fields of these names."""
+        return cls(
+            name=name,
+            plan=plan,
+            applications=tuple(applications),
+            head_pid=head_pid,
+            slack_ns=slack_ns,
+            drop_paths=request.drop_paths,
+            reserve=request.reserve,
+            gpu_variables=request.gpu_variables,
+            all_gpus=request.all_gpus,
+            verify=request.verify,
+            watch_s=request.watch_s,
+            stdin_rank=request.stdin_rank,
+            inherited_ranks=request.inherited_ranks,
+            defaults=request.defaults,
+        )
 
     def to_values(self) -> dict[str, Any]:
         """Return it as wire.py takes it; ``all_gpus`` is each host's own."""

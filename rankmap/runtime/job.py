@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MISMATCH_STATUS",
+    "START_TIMEOUT_HOST_S",
     "START_TIMEOUT_S",
+    "START_TIMEOUT_SEVERAL_S",
     "TIMEOUT_STATUS",
     "JobRequest",
     "JobResult",
@@ -33,6 +35,9 @@ MISMATCH_STATUS = 125
 
 # The Dragon runtime takes 4 s to start on 2 idle cores, and over a minute on an emulated machine.
 START_TIMEOUT_S = 50.0
+# On several hosts, in all and for each: 25 s for two of them that share 2 cores, with Slurm.
+START_TIMEOUT_SEVERAL_S = 120.0
+START_TIMEOUT_HOST_S = 0.5
 
 
 class Verify(StrEnum):

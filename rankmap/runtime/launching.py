@@ -16,7 +16,16 @@ from rankmap.runtime.dragon_network import some_ports, words_for
 from rankmap.runtime.host_choice import HostChoice, chosen
 from rankmap.runtime.host_facts import HostFacts
 from rankmap.runtime.inside import InsideSession, require_libpmix
-from rankmap.runtime.job import START_TIMEOUT_S, JobRequest, JobResult, OutputOptions, Pmi, Verify
+from rankmap.runtime.job import (
+    START_TIMEOUT_HOST_S,
+    START_TIMEOUT_S,
+    START_TIMEOUT_SEVERAL_S,
+    JobRequest,
+    JobResult,
+    OutputOptions,
+    Pmi,
+    Verify,
+)
 from rankmap.runtime.libpmix import find_libpmix
 from rankmap.runtime.link import PREFERRED
 from rankmap.runtime.live_gpus import gpu_variables, understood
@@ -38,7 +47,7 @@ from rankmap.runtime.session import (
     runtime_environment,
 )
 from rankmap.runtime.shared_memory import require_room
-from rankmap.runtime.starting import hosts_environment
+from rankmap.runtime.starting import OVER_AGENTS, dragons_launcher, hosts_environment
 from rankmap.runtime.supervisor import Supervisor
 from rankmap.topology import Allocation
 
@@ -48,6 +57,7 @@ if TYPE_CHECKING:
     from rankmap.cpuset import CpuSet
     from rankmap.placement import Plan
     from rankmap.runtime.hosts import Ground
+    from rankmap.runtime.libpmix import Libpmix
     from rankmap.runtime.second_binding import SecondBinding
     from rankmap.runtime.starting import Reach
     from rankmap.runtime.wire import Message
@@ -56,6 +66,7 @@ if TYPE_CHECKING:
 __all__ = ["LEAST_WATCH_S", "LaunchOptions", "launch_job"]
 
 LEAST_WATCH_S = 0.1
+_SEVERAL = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +75,7 @@ class LaunchOptions:
 
     Args:
         cwd: The ranks' working directory; None is the caller's.
+        start_timeout_s: See JobRequest; None is as long as so many hosts take.
         set_env: Variables for the ranks (None: removed from their environment).
         pmi: How the ranks find each other.
         verify: See JobRequest, as for the fields below.
@@ -83,7 +95,7 @@ class LaunchOptions:
     stdin_rank: int | None = None
     timeout_s: float | None = None
     kill_grace_s: float = 10.0
-    start_timeout_s: float = START_TIMEOUT_S
+    start_timeout_s: float | None = None
     verbose: bool = False
     preload: Path | None = None
     choice: HostChoice = field(default_factory=HostChoice)
@@ -130,41 +142,18 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         RankmapError: The application, the layout, the MPI library or Dragon is not usable.
     """
     host = os.uname().nodename
-    applications = [
-        application.resolve(argv, cwd=options.cwd or Path(), environ=environ, set_env=options.set_env)
-        for argv in commands
-    ]
-    # Of several hosts nobody knows yet what they are like; this one's plan shows which variables its ranks will have.
+    # Of several hosts nobody knows yet what they are like.
     plan = plan_for(Allocation.of(((host, of_one_maker(topology)),))) if reach is None else None
+    ready = _ready(commands, plan=plan, options=options, environ=environ, say=say)
     inside = in_runtime(environ)
-    libpmix = None if options.pmi in {Pmi.NONE, Pmi.CRAY} else find_libpmix(environ)
-    path = str(libpmix.path) if libpmix else ""
-    uses = [_mpi_use(resolved, options.pmi, environ=environ, libpmix=path) for resolved in applications]
-    for use in uses:
-        mpi_library.require_pmi(use, n_ranks=2 if plan is None else plan.n_ranks)
-    use = _common(applications, uses)
-    if not inside:
-        dragon_command(environ)
-        if reach is None:
-            require_room(environ)
-    elif libpmix is not None and use.pmi == "pmix":
-        require_libpmix(libpmix, environ=environ)
-    require_pidfd()
-    if plan is not None:
-        require_mempolicy(plan, machine=os.uname().machine)
-        require_descriptors(plan.n_ranks)
-    if options.output.directory is not None:
-        prepare_directory(options.output.directory)
-    say(f"PMI back end {use.pmi or 'none'}: {use.reason}")
-    if libpmix is not None:
-        say(f"libpmix: {libpmix.path} ({libpmix.version})")
     control = ControlDirectory()
     try:
-        library_dirs = () if inside or libpmix is None else control.offer_libpmix(libpmix)
+        library_dirs = () if inside or ready.libpmix is None else control.offer_libpmix(ready.libpmix)
         dragons = runtime_environment(understood(environ, topology), control=control, library_dirs=library_dirs)
-        ground: Ground = OneHost(HostFacts(name=host, own_name=host, topology=topology, paths=_paths(applications)))
         copy = None if options.preload is None or reach is None else control.path / FOLDER / options.preload.name
-        applications = _preloaded(applications, options.preload, copy)
+        applications = _preloaded(ready.applications, options.preload, copy)
+        paths = tuple(one.path for one in applications)
+        ground: Ground = OneHost(HostFacts(name=host, own_name=host, topology=topology, paths=paths))
         if reach is not None:
             dragons = _for_several(dragons, control)
             look = {
@@ -175,7 +164,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
                 "commands": _looked_for(commands, applications, copy),
                 "cwd": applications[0].cwd,
                 "set_env": dict(options.set_env),
-                "libpmix": libpmix is not None,
+                "libpmix": ready.libpmix is not None,
                 "ports": some_ports(),
             }
             ground = _several(reach, look, options, plan_for=plan_for, environ=environ, copy=copy)
@@ -183,29 +172,23 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         def start(wake: Callable[[], None]) -> Session | InsideSession:
             if inside:
                 return InsideSession.start(control, on_failure=wake)
-            words = ("-s",) if reach is None else words_for(reach, ground.facts, control.path)
-            return Session.start(control, environ=dragons, words=words)
+            if reach is None:
+                return Session.start(control, environ=dragons)
+            over_agents = dragons_launcher(reach, [one.name for one in ground.facts]) == OVER_AGENTS
+            path = f"{control.path / 'relay'}:{dragons['PATH']}" if over_agents else dragons["PATH"]
+            words = words_for(reach, ground.facts, control.path)
+            return Session.start(control, environ={**dragons, "PATH": path}, words=words)
 
-        segments = mpi_library.segment_variables(control.shared_memory, environ) if use.pmi else {}
+        segments = mpi_library.segment_variables(control.shared_memory, environ) if ready.pmi else {}
         common = {
             **({"PYTHONPATH": environ.get("PYTHONPATH")} if inside else restored(environ)),
-            **left_by_others(environ, backend=use.pmi),
+            **left_by_others(environ, backend=ready.pmi),
             **segments,
         }
         request = JobRequest(
-            plan_for=_for_library(plan_for, {own.library for own in uses}),
-            applications_for=lambda made: _bound_once(
-                [
-                    application.with_env(resolved, {**common, **own.set_env})
-                    for resolved, own in zip(applications, uses, strict=True)
-                ],
-                [
-                    _second_binding(made, number, use=own, options=options, environ=environ)
-                    for number, own in enumerate(uses)
-                ],
-                say,
-            ),
-            backend=use.pmi,
+            plan_for=_for_library(plan_for, {own.library for own in ready.uses}),
+            applications_for=lambda made: _bound_once(made, applications, ready.uses, common, options, environ, say),
+            backend=ready.pmi,
             drop_paths=dropped(library_dirs, environ=environ),
             reserve=reserve,
             gpu_variables=gpu_variables(environ),
@@ -217,7 +200,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             stdin_rank=options.stdin_rank,
             timeout_s=options.timeout_s,
             kill_grace_s=options.kill_grace_s,
-            start_timeout_s=options.start_timeout_s,
+            start_timeout_s=options.start_timeout_s or _start_timeout_s(reach),
             verbose=options.verbose,
             inherited_ranks=RANK_NAMES & environ.keys(),
         )
@@ -226,10 +209,75 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         control.remove()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """What is known before anything starts: the applications, their MPI libraries, the PMI, and what serves that."""
+
+    applications: tuple[application.Application, ...]
+    uses: tuple[mpi_library.MpiUse, ...]
+    pmi: str
+    libpmix: Libpmix | None
+
+
+def _ready(
+    commands: Sequence[Sequence[str]],
+    *,
+    plan: Plan | None,
+    options: LaunchOptions,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+) -> _Ready:
+    """Return what is known before anything starts, every check that can be made here having been made.
+
+    Args:
+        commands: The applications.
+        plan: That of a job on this host; None for one on several.
+        options: How to run it.
+        environ: The caller's environment.
+        say: Called with what was decided.
+
+    Raises:
+        RankmapError: Something is not usable.
+    """
+    applications = tuple(
+        application.resolve(argv, cwd=options.cwd or Path(), environ=environ, set_env=options.set_env)
+        for argv in commands
+    )
+    libpmix = None if options.pmi in {Pmi.NONE, Pmi.CRAY} else find_libpmix(environ)
+    path = str(libpmix.path) if libpmix else ""
+    uses = tuple(_mpi_use(resolved, options.pmi, environ=environ, libpmix=path) for resolved in applications)
+    for use in uses:
+        mpi_library.require_pmi(use, n_ranks=_SEVERAL if plan is None else plan.n_ranks)
+    use = _common(applications, uses)
+    if in_runtime(environ):
+        if libpmix is not None and use.pmi == "pmix":
+            require_libpmix(libpmix, environ=environ)
+    else:
+        dragon_command(environ)
+    require_pidfd()
+    if plan is not None:
+        if not in_runtime(environ):
+            require_room(environ)
+        require_mempolicy(plan, machine=os.uname().machine)
+        require_descriptors(plan.n_ranks)
+    if options.output.directory is not None:
+        prepare_directory(options.output.directory)
+    say(f"PMI back end {use.pmi or 'none'}: {use.reason}")
+    if libpmix is not None:
+        say(f"libpmix: {libpmix.path} ({libpmix.version})")
+    return _Ready(applications=applications, uses=uses, pmi=use.pmi, libpmix=libpmix)
+
+
+def _start_timeout_s(reach: Reach | None) -> float:
+    """Return how long a runtime on so many hosts may take to start."""
+    return START_TIMEOUT_S if reach is None else START_TIMEOUT_SEVERAL_S + START_TIMEOUT_HOST_S * len(reach.hosts)
+
+
 def _for_several(dragons: dict[str, str], control: ControlDirectory) -> dict[str, str]:
     """Return Dragon's environment for several hosts, and make ready what it names."""
     control.door = control.path / DOOR
-    path = f"{control.offer_commands()}:{dragons['PATH']}"
+    always, _ = control.offer_commands()
+    path = f"{always}:{dragons['PATH']}"
     return {**dragons, "PATH": path, JOB_VARIABLE: control.path.name}
 
 
@@ -264,10 +312,6 @@ def _several(
     )
 
 
-def _paths(applications: Sequence[application.Application]) -> tuple[str, ...]:
-    return tuple(one.path for one in applications)
-
-
 def _preloaded(
     applications: Sequence[application.Application], file: Path | None, copy: Path | None
 ) -> list[application.Application]:
@@ -284,16 +328,27 @@ def _preloaded(
     return changed
 
 
-def _bound_once(
-    applications: Sequence[application.Application], second: Sequence[SecondBinding], say: Callable[[str], None]
+def _bound_once(  # noqa: PLR0913, PLR0917 - what the ranks' environment depends on
+    plan: Plan,
+    applications: Sequence[application.Application],
+    uses: Sequence[mpi_library.MpiUse],
+    common: Mapping[str, str | None],
+    options: LaunchOptions,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
 ) -> tuple[application.Application, ...]:
-    """Return the applications with what keeps them from being bound a second time, and tell the user of it."""
+    """Return the applications with their environment, and tell the user of what would bind their ranks again."""
+    second = [
+        _second_binding(plan, number, use=use, options=options, environ=environ) for number, use in enumerate(uses)
+    ]
     for message in dict.fromkeys(message for one in second for message in one.messages):
         tell(message)
     for remark in dict.fromkeys(remark for one in second for remark in one.remarks):
         say(remark)
-    pairs = zip(applications, second, strict=True)
-    return tuple(application.with_env(resolved, one.changes) for resolved, one in pairs)
+    return tuple(
+        application.with_env(one, {**common, **use.set_env, **also.changes})
+        for one, use, also in zip(applications, uses, second, strict=True)
+    )
 
 
 def _common(applications: Sequence[application.Application], uses: Sequence[mpi_library.MpiUse]) -> mpi_library.MpiUse:

@@ -161,20 +161,25 @@ class ControlDirectory:
             (self.lib / "libpmix.so").symlink_to(libpmix.path)
         return (str(self.lib), str(libpmix.path.parent))
 
-    def offer_commands(self) -> Path:
-        """Return a directory for the front of PATH: ``ssh`` goes over the agents, ``dragon-cleanup`` does nothing.
+    def offer_commands(self) -> tuple[Path, Path]:
+        """Return two directories for the front of PATH: one for every runtime on several hosts, and one for some.
 
         Dragon calls ``dragon-cleanup`` when a start fails or it gets SIGTERM: it ends every Python program of the user
-        on every host.
+        on every host. The first directory has one that does nothing, the second an ``ssh`` that goes over the agents.
         """
-        folder = self.path / "bin"
-        folder.mkdir()
         relay = shlex.join([sys.executable, "-I", "-S", "-B", str(Path(__file__).with_name("relay.py"))])
-        for name, command in (("ssh", f'{relay} {shlex.quote(str(self.socket))} "$@"'), ("dragon-cleanup", "true")):
-            file = folder / name
-            file.write_text(f"#!/bin/sh\nexec {command}\n")
-            file.chmod(0o700)
-        return folder
+        return (
+            self._command("bin", "dragon-cleanup", "true"),
+            self._command("relay", "ssh", f'{relay} {shlex.quote(str(self.socket))} "$@"'),
+        )
+
+    def _command(self, folder: str, name: str, command: str) -> Path:
+        path = self.path / folder
+        path.mkdir()
+        file = path / name
+        file.write_text(f"#!/bin/sh\nexec {command}\n")
+        file.chmod(0o700)
+        return path
 
     def remove(self) -> None:
         """Remove both directories and what is in them."""

@@ -26,7 +26,17 @@ from rankmap.runtime.agent import TICKET_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["AgentStart", "Fabric", "Kind", "Reach", "agent_starts", "dragon_words", "hosts_environment"]
+__all__ = [
+    "OVER_AGENTS",
+    "AgentStart",
+    "Fabric",
+    "Kind",
+    "Reach",
+    "agent_starts",
+    "dragon_words",
+    "dragons_launcher",
+    "hosts_environment",
+]
 
 
 class Kind(StrEnum):

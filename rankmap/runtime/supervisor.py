@@ -8,17 +8,18 @@ docs/design/0006-supervisor.md draws it.
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
-from rankmap.errors import LaunchError, RankmapError, RuntimeUnusableError
+from rankmap.errors import LaunchError, RankmapError
 from rankmap.node_plan import NodePlan
 from rankmap.runtime import services
 from rankmap.runtime.application import start_failure
 from rankmap.runtime.checking import shortened
-from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
+from rankmap.runtime.door import Door
+from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome, no_start, runtime_gone
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.hosts import Hosts
 from rankmap.runtime.job import MISMATCH_STATUS, TIMEOUT_STATUS, JobRequest, JobResult
@@ -27,10 +28,8 @@ from rankmap.runtime.loop import Loop
 from rankmap.runtime.rank_output import RankOutput, raise_descriptor_limit, tell
 from rankmap.runtime.rank_state import RankState
 from rankmap.runtime.session import Session
-from rankmap.runtime.wire import Connection, Message, listen
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from rankmap.placement import Plan
@@ -39,15 +38,15 @@ if TYPE_CHECKING:
     from rankmap.runtime.hosts import Ground, Host
     from rankmap.runtime.inside import InsideSession
     from rankmap.runtime.session import ControlDirectory
+    from rankmap.runtime.wire import Message
 
 __all__ = ["Supervisor"]
 
 _SHIMS_TIMEOUT_S = 120.0
 _OUTPUT_GRACE_S = 2.0
-_SEND_TIMEOUT_S = 10.0
 _INTERRUPT_S = 4.0
 _SIGNAL_WAIT_S = 0.3
-_SLOW_START_HINT = "--start-timeout TIME waits longer; -v shows what Dragon says meanwhile"
+_PROGRESS_S = 20.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -90,12 +89,12 @@ class Supervisor:
 
     def run(self) -> JobResult:
         """Run the job; return how it ended when nothing of it is left."""
-        with listen(self.control.socket, 4096) as listener, self.loop, ExitStack() as at_end:
+        with self.loop, Door(self.loop, self.control.socket, self.ground.accept), ExitStack() as at_end:
             at_end.callback(self._end_output)
             at_end.callback(self._end_session)
             at_end.callback(self.ending.kill_ranks)
-            self.loop.call_when_readable(listener, lambda: self._accept(listener))
             self.loop.call_after(self.request.start_timeout_s, self._check_head_came)
+            self.loop.call_after(_PROGRESS_S, lambda: self._tell_progress(_PROGRESS_S))
             if self.request.timeout_s is not None:
                 self.loop.call_after(self.request.timeout_s, self._on_timeout)
             self._step(lambda: self.ground.start(self.loop, self))
@@ -103,6 +102,13 @@ class Supervisor:
                 self._step(self.loop.step)
             self.hosts.gather_reports(self.loop)
         return self._result()
+
+    def _tell_progress(self, waited_s: float) -> None:
+        """Say what a start that takes long waits for, twice as late each time."""
+        if self.plan is None and not self.done:
+            waits_for = "Dragon" if self.session is not None else self.ground.late()
+            self.say(f"still starting after {waited_s:.0f} s, waiting for {waits_for}")
+            self.loop.call_after(waited_s, lambda: self._tell_progress(2 * waited_s))
 
     def on_ready(self) -> None:
         """Start the runtime, now that the hosts are ready."""
@@ -187,35 +193,13 @@ class Supervisor:
     def _judge_runtime_end(self, what: str) -> None:
         if self.interrupted:
             return  # a batch system sends SIGTERM to all of a job; the ranks have their time to end all the same
-        status, when = LaunchError.exit_status, "the Dragon runtime ended under the job"
-        if not self.head_pid:
-            status, when = RuntimeUnusableError.exit_status, "the Dragon runtime did not start"
-        self.ending.settle(Outcome(status=status, reason=f"{when}: {what}" + self._session.log_tail()))
+        self.ending.settle(runtime_gone(what, started=bool(self.head_pid), log_tail=self._session.log_tail()))
         self._give_up()
 
     def _check_head_came(self) -> None:
         if self.plan is None:
-            waited_s = f"{self.request.start_timeout_s:g} s"
-            reason = f"the Dragon runtime was not ready after {waited_s}"
-            if late := self.ground.late():
-                reason = f"{late} was not ready after {waited_s}: no agent of rankmap's has answered from there"
-            reason += self._log_tail()
             self.by_force = True
-            self._end(Outcome(status=RuntimeUnusableError.exit_status, reason=reason, hint=_SLOW_START_HINT))
-
-    def _accept(self, listener: socket.socket) -> None:
-        with suppress(BlockingIOError):
-            connection = Connection(listener.accept()[0])
-            connection.sock.settimeout(_SEND_TIMEOUT_S)
-            self.loop.call_when_readable(connection, lambda: self._on_first_message(connection))
-
-    def _on_first_message(self, connection: Connection) -> None:
-        messages = connection.receive()
-        if messages is None:
-            self.loop.forget(connection)
-            connection.close()
-        for message in messages or ():
-            self.ground.accept(connection, message)
+            self._end(no_start(self.request.start_timeout_s, late=self.ground.late(), log_tail=self._log_tail()))
 
     def on_head(self, message: Message | None) -> None:
         """Take what the head says; None when it is gone."""
@@ -253,11 +237,8 @@ class Supervisor:
                 self.done = True
             case "error":
                 text = message["message"] + (f"\n{message['traceback']}" if self.request.verbose else "")
-                self.ending.settle(
-                    Outcome(
-                        status=LaunchError.exit_status, reason=text + self._session.log_tail(), hint=message["hint"]
-                    )
-                )
+                reason = text + self._session.log_tail()
+                self.ending.settle(Outcome(status=LaunchError.exit_status, reason=reason, hint=message["hint"]))
                 self.done = True
             case other:
                 msg = f"the head sent an unknown message {other!r}"
@@ -283,23 +264,14 @@ class Supervisor:
     def _share(self, facts: HostFacts, node_index: int, head_pid: int) -> HostJob:
         """Return what a host has to do of the job."""
         assert self.plan is not None  # noqa: S101
-        request = self.request
-        applications = zip(self.applications, facts.paths, strict=True)
-        return HostJob(
+        pairs = zip(self.applications, facts.paths, strict=True)
+        return HostJob.of(
+            self.request,
             name=self.control.path.name,
             plan=NodePlan.of(self.plan, node_index),
-            applications=tuple(replace(one, path=path or one.path) for one, path in applications),
+            applications=[replace(one, path=path or one.path) for one, path in pairs],
             head_pid=head_pid,
             slack_ns=self.slack_ns,
-            drop_paths=request.drop_paths,
-            reserve=request.reserve,
-            gpu_variables=request.gpu_variables,
-            all_gpus=request.all_gpus,
-            verify=request.verify,
-            watch_s=request.watch_s,
-            stdin_rank=request.stdin_rank,
-            inherited_ranks=request.inherited_ranks,
-            defaults=request.defaults,
         )
 
     def _check_shims_came(self) -> None:

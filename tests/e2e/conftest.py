@@ -13,7 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -83,6 +83,13 @@ def run(
             stderr=err.read().decode(errors="replace"),
             seconds=seconds,
         )
+
+
+def rig_is_missing(reason: str) -> NoReturn:
+    """Skip the test, or fail under RANKMAP_REQUIRE_RIG=1: what it needs of tests/rig cannot run here."""
+    if os.environ.get("RANKMAP_REQUIRE_RIG") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture

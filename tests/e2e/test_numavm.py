@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.e2e.conftest import rig_is_missing
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -122,16 +124,10 @@ def parse_hello(match: re.Match[str]) -> Hello:
 
 def require_rig() -> None:
     """Skip the test with the reason, or fail with it under RANKMAP_REQUIRE_RIG=1, where the rig cannot run."""
-    required = os.environ.get("RANKMAP_REQUIRE_RIG") == "1"
-    reason = ""
     if os.geteuid() != 0:
-        reason = "tests/rig/numavm.sh needs root to build its guest"
-    elif not required and shutil.which("qemu-system-x86_64") is None:
-        reason = "no qemu-system-x86_64: `make e2e` installs it"
-    if reason and required:
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+        rig_is_missing("tests/rig/numavm.sh needs root to build its guest")
+    if os.environ.get("RANKMAP_REQUIRE_RIG") != "1" and shutil.which("qemu-system-x86_64") is None:
+        rig_is_missing("no qemu-system-x86_64: `make e2e` installs it")
 
 
 @pytest.fixture(scope="module")

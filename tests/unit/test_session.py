@@ -124,9 +124,9 @@ def test_libpmix_may_be_offered_twice(control: ControlDirectory) -> None:
 
 def test_dragon_finds_our_ssh_and_a_cleanup_that_does_nothing(control: ControlDirectory) -> None:
     """Its own cleanup would end every Python program of the user; ssh asks the supervisor's socket."""
-    folder = control.offer_commands()
-    assert {"ssh", "dragon-cleanup"} == {path.name for path in folder.iterdir()}
-    environ = {"PATH": f"{folder}:{os.defpath}"}
+    folders = control.offer_commands()
+    assert [["dragon-cleanup"], ["ssh"]] == [[path.name for path in folder.iterdir()] for folder in folders]
+    environ = {"PATH": f"{folders[0]}:{folders[1]}:{os.defpath}"}
     cleanup = subprocess.run(["dragon-cleanup", "--all"], env=environ, check=False, capture_output=True)
     assert (0, b"", b"") == (cleanup.returncode, cleanup.stdout, cleanup.stderr)
     with listen(control.socket, 1) as listener:

@@ -1,0 +1,29 @@
+"""Prints what MPI itself says of every rank, in rank order, one JSON object a line.
+
+``rank``, ``size``, ``host``, ``beside`` (the world ranks of its shared-memory communicator), ``cpus``
+(that it may use).
+Rank 0 writes it all, so that the order of the lines says nothing of who wrote first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+
+from mpi4py import MPI
+
+
+def main() -> None:
+    """Gather what each rank sees to rank 0, and print it."""
+    world = MPI.COMM_WORLD
+    beside = world.Split_type(MPI.COMM_TYPE_SHARED, key=world.rank).allgather(world.rank)
+    seen = {"rank": world.rank, "size": world.size, "host": socket.gethostname(), "beside": sorted(beside)}
+    for line in world.gather(json.dumps(seen | {"cpus": sorted(os.sched_getaffinity(0))})) or ():
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
