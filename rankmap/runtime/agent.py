@@ -238,7 +238,7 @@ class Agent:
             cwd="/",
             process_group=0,
         )
-        self.kept.expect(process.pid)
+        self.kept.expect(process)
         open_ends = {1: process.stdout, 2: process.stderr}
         for end, pipe in open_ends.items():
             assert pipe is not None  # noqa: S101
@@ -333,11 +333,16 @@ def serve(this_host: ThisHost, all_gpus: Callable[[str], tuple[Gpu, ...]]) -> in
         return 1
     raise_descriptor_limit()
     adopt_orphans()
-    who = {"kind": "agent", "index": ticket.get("index"), "host": os.uname().nodename, "pid": os.getpid()}
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    names = [os.environ[name] for name in ("SLURMD_NODENAME",) if name in os.environ]
-    supervisor.send({**who, "boot": boot, "names": names})
-    output.send({**who, "kind": "output", "boot": boot})
+    who = {
+        "kind": "agent",
+        "index": ticket.get("index"),
+        "host": os.uname().nodename,
+        "names": [os.environ[name] for name in ("SLURMD_NODENAME",) if name in os.environ],
+        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "pid": os.getpid(),
+    }
+    supervisor.send(who)
+    output.send({**who, "kind": "output"})
     agent = Agent(
         supervisor, output, job=ticket["job"], runtime_stays=ticket["stays"], this_host=this_host, all_gpus=all_gpus
     )

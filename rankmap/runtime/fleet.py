@@ -114,8 +114,9 @@ class Fleet:
         self.members = [Member(name=name, index=index) for index, name in enumerate(hosts)]
         self._shapes: dict[str, NodeTopology] = {}
         self._starters: list[_Starter] = []
+        self._newcomers: set[Connection] = set()
         self._listener: Listener | None = None
-        self._ready = self._failed = False
+        self._ready = self._failed = self._ending = False
         self.take: Callable[[int, int, bytes], None] = lambda _rank, _end, _data: None
         """Takes what ranks write."""
         self.crowded: Callable[[], bool] = lambda: False
@@ -182,12 +183,14 @@ class Fleet:
 
     def _on_connection(self, connection: Connection) -> None:
         connection.sock.settimeout(_SEND_TIMEOUT_S)
+        self._newcomers.add(connection)
         self._loop.call_when_readable(connection, lambda: self._on_first_message(connection))
 
     def _on_first_message(self, connection: Connection) -> None:
         messages = connection.receive()
         if messages == []:
             return
+        self._newcomers.discard(connection)
         self._loop.forget(connection)
         if messages is None:
             connection.close()
@@ -207,7 +210,7 @@ class Fleet:
         """Return the member that this agent is."""
         if message["index"] is not None:
             return self.members[message["index"]]
-        own = (message["host"], *message.get("names", ()))
+        own = (message["host"], *message["names"])
         for name in (*own, *(name.partition(".")[0] for name in own)):
             for member in self.members:
                 if name in (member.name, member.name.partition(".")[0]):
@@ -257,7 +260,7 @@ class Fleet:
             if not self._ready:
                 why = f"{member.name}: rankmap's agent there has ended"
                 self._problem(member, LaunchError.exit_status, why, "is there room for it (memory, processes)?")
-            elif not member.over and member.problem is None:
+            elif not (member.over and self._ending) and member.problem is None:  # by a mistake of its own, too
                 self._on_lost(member)
 
     def _address(self, member: Member) -> str:
@@ -334,6 +337,7 @@ class Fleet:
             gentle: Whether what is left may end by itself.
             hurry: Whether somebody does not want to wait any longer, asked again and again.
         """
+        self._ending = True
         for member in self.members:
             member.send({"kind": "over", "gentle": gentle})
         end_s = time.monotonic() + _END_S
@@ -342,6 +346,12 @@ class Fleet:
             self._loop.step()
         for member in self.members:
             self._drop(member)
+            if member.output is not None and member.output.fileno() >= 0:
+                self._loop.forget(member.output)
+                member.output.close()
+        for connection in self._newcomers:
+            self._loop.forget(connection)
+            connection.close()
         if self._listener is not None:
             self._listener.close()
         for starter in self._starters:
@@ -350,6 +360,9 @@ class Fleet:
             if starter.process.poll() is None:
                 starter.process.kill()
                 starter.process.wait()
+            if starter.process.stdout is not None and not starter.process.stdout.closed:
+                self._loop.forget(starter.process.stdout)
+                starter.process.stdout.close()
         return [one.name for one in self.members if not one.over and (one.own_name or one.facts)]
 
 

@@ -13,6 +13,7 @@ from rankmap.runtime.services import RUNTIME
 from rankmap.runtime.shared_memory import SharedMemory
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Collection, Iterable
 
     from rankmap.runtime.processes import Found
@@ -39,7 +40,7 @@ class Kept:
         self.runtime_stays = runtime_stays
         self._job = job
         self._above = {os.getpid(), *above}
-        self._expected: dict[int, int | None] = {}
+        self._expected: dict[int, subprocess.Popen[bytes]] = {}
         self.shared_memory = SharedMemory(self.processes)
 
     def processes(self) -> list[Found]:
@@ -75,19 +76,17 @@ class Kept:
             self.reap()
             time.sleep(0.02)
 
-    def expect(self, pid: int) -> None:
-        """Remember how this child ends, for ``status``."""
-        self._expected[pid] = None
+    def expect(self, child: subprocess.Popen[bytes]) -> None:
+        """Let it be known how this child ends, whoever has waited for it first (``reap``)."""
+        self._expected[child.pid] = child
 
     def status(self, pid: int) -> int:
-        """Return how an expected child has ended, -N for signal N: once, and when it has."""
-        if (status := self._expected.pop(pid)) is None:
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        return status
+        """Return how an expected child has ended, when it has, -N for signal N."""
+        return self._expected.pop(pid).wait()
 
     def reap(self) -> None:
         """Wait for the children that have ended."""
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0] != 0:
                 if ended[0] in self._expected:
-                    self._expected[ended[0]] = os.waitstatus_to_exitcode(ended[1])
+                    self._expected[ended[0]].returncode = os.waitstatus_to_exitcode(ended[1])

@@ -56,13 +56,10 @@ def job() -> Job:
     return Job()
 
 
-def report(i: int, *, good: bool = True) -> object:
+def report(i: int) -> object:
     """Return what the hands of a host say of its ranks in the end."""
     of_host = NodePlan.of(PLAN, i)
-    seen = seen_on(of_host)
-    if not good:
-        seen.pop(min(seen))
-    return Gathered.of(verify_node(of_host, seen), n_job_ranks=PLAN.n_ranks).to_values()
+    return Gathered.of(verify_node(of_host, seen_on(of_host)), n_job_ranks=PLAN.n_ranks).to_values()
 
 
 def test_all_hosts_are_told_but_those_that_are_gone(job: Job) -> None:

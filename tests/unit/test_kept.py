@@ -37,7 +37,8 @@ def start(*words):
     return [started[-1].pid, started[-1].stdout.readline().decode().strip()]
 
 def expect(*words):
-    kept.expect(start(*words)[0])
+    start(*words)
+    kept.expect(started[-1])
 
 def status(reap):
     pid = started[-1].pid
