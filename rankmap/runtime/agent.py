@@ -311,6 +311,11 @@ def _ancestors() -> set[int]:
 
 
 def _ticket(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the ticket.
+
+    Raises:
+        ValueError: There is none.
+    """
     text = environ.get(TICKET_VARIABLE) or sys.stdin.readline()
     ticket: dict[str, Any] = json.loads(text)
     return ticket
@@ -323,7 +328,11 @@ def serve(this_host: ThisHost, all_gpus: Callable[[str], tuple[Gpu, ...]]) -> in
         this_host: Reads this host's topology, of a job in this environment, the site keeping these CPUs.
         all_gpus: Returns a vendor's GPUs on this host, as they are when it is called.
     """
-    ticket = _ticket(os.environ)
+    try:
+        ticket = _ticket(os.environ)
+    except ValueError:
+        sys.stderr.write("rankmap: this is started by `rankmap launch`, which hands it a ticket; there is none\n")
+        return 2
     os.environ.pop(TICKET_VARIABLE, None)
     try:
         secret = bytes.fromhex(ticket["secret"])

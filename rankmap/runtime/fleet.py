@@ -251,6 +251,10 @@ class Fleet:
                 case "trouble" if not self._ready:
                     reason = f"{member.name}: {message['reason']}"
                     self._problem(member, message["status"], reason, message["hint"])
+                case "over" if message["stuck"]:
+                    member.over = self._ending
+                    pids = ", ".join(map(str, message["stuck"]))
+                    self._say(f"{member.name}: processes {pids} cannot be ended: stuck in the kernel, or not ours")
                 case "over":
                     member.over = True
                 case _:
