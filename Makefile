@@ -19,8 +19,9 @@ demo: .venv/.demo-installed ## launch two MPI ranks under Dragon and show where 
 test: .venv/.dev-installed ## run the tests, those under the real Dragon runtime too
 	$(BIN)/pytest -m "not rig"
 
-e2e: .venv/.dev-installed ## run the tests on the emulated 4-NUMA machine (root; installs qemu, 1.5 GB in ~/.cache)
+e2e: .venv/.dev-installed ## run the tests on the emulated 4-NUMA machine and on fake hosts (root; installs qemu, sshd, 1.5 GB in ~/.cache)
 	PYTHON=$(CURDIR)/$(BIN)/python tests/rig/numavm.sh build
+	tests/rig/fakehosts.sh build
 	RANKMAP_REQUIRE_RIG=1 $(BIN)/pytest -m rig
 
 oracle: .venv/.dev-installed ## compare thousands of plans with those of Open MPI and MPICH (4 minutes, mpich in ~/.cache)
@@ -35,7 +36,11 @@ check: .venv/.dev-installed ## lint, format, types, direction of imports
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+<<<<<<< HEAD
 	$(if $(shell command -v shellcheck),shellcheck .ci/run tests/rig/*.sh scripts/*.pbs scripts/*.sbatch,@echo "shellcheck is not installed: shell scripts not checked")
+=======
+	$(if $(shell command -v shellcheck),shellcheck -x .ci/run tests/rig/*.sh tests/rig/pbs/bin/* tests/rig/pbs/pals/bin/*,@echo "shellcheck is not installed: shell scripts not checked")
+>>>>>>> wB
 
 bench: .venv/.dev-installed ## measure against mpirun and bare Dragon
 	$(MAKE) -C mpi_examples

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.errors import AllocationError
 from rankmap.hostlist import fold
-from rankmap.runtime.starting import Kind, Reach
+from rankmap.runtime.starting import Kind, Reach, is_here
 from rankmap.schedulers.allocation import allocated_hosts
 
 if TYPE_CHECKING:
@@ -64,15 +64,14 @@ def _reach(
     named = tuple(dict.fromkeys(host for spec in specs for host in spec.hosts))
     if allocated is None:
         hosts = tuple(host for host in named if any(host in spec.allowed(named) for spec in specs))
-        own = os.uname().nodename
-        if not hosts or hosts == (own,):
+        if all(is_here(host) for host in hosts):
             return None
         return Reach(kind=Kind.SSH, hosts=hosts, source="--hosts", fabric=fabric)
     allowed = set[str]().union(*(spec.allowed(allocated.hosts) for spec in specs)) if specs else set(allocated.hosts)
     hosts = tuple(host for host in allocated.hosts if host in allowed)
     if not hosts:
         return None  # the planner says what is wrong with the request
-    if len(allocated.hosts) == 1:
+    if len(allocated.hosts) == 1 and is_here(hosts[0]):  # a shell of salloc may be on another host than its job
         return None
     whole = hosts == allocated.hosts
     return Reach(kind=Kind(str(allocated.kind)), hosts=hosts, source=allocated.source, whole=whole, fabric=fabric)

@@ -24,7 +24,7 @@ __all__ = ["Hosts", "Started", "hosts_up"]
 FAKEHOSTS = str(CHECKOUT / "tests" / "rig" / "fakehosts.sh")
 UP_LIMIT_S = 300.0  # the first time on a machine, packages are fetched
 LOOK_AGAIN_S = 0.02
-RIGS_OWN = ("sshd:", "slurmstepd:")  # they go by themselves a moment after what they started; that is listed itself
+RIGS_OWN = ("sshd:", "slurmstepd-wlm:")  # they go by themselves a moment after what they started; that is listed itself
 
 
 class Started:
@@ -63,9 +63,14 @@ class Started:
             pytest.fail(f"still running after {limit_s:g} s\nstdout: {self.stdout}\nstderr: {self.stderr}")
         seconds = time.monotonic() - self._start_s
         done = Done(status=status, stdout=self.stdout, stderr=self.stderr, seconds=seconds)
+        self.close()
+        return done
+
+    def close(self) -> None:
+        """Wait for an end that has come, or is about to, and close the files."""
+        self._process.wait(LIMIT_S)
         for file in self._outputs:
             file.close()
-        return done
 
 
 class Hosts:
@@ -78,6 +83,7 @@ class Hosts:
         self._init = {host: int(self.rig("pid", f"{host}")) for host in range(n_hosts)}
         self._namespace = {host: _pid_namespace(pid) for host, pid in self._init.items()}
         self._own: set[int] = set()
+        self._started: list[Started] = []
         self._note_own()
         self._files = {host: self._listed(host) for host in range(n_hosts)}
 
@@ -120,7 +126,13 @@ class Hosts:
                 env={**self._environment, "NODE": f"{host}", **(env or {})},
                 cwd=CHECKOUT,
             )
-        return Started(process, out, err)
+        self._started.append(started := Started(process, out, err))
+        return started
+
+    def close(self) -> None:
+        """Forget what was started; the hosts are down."""
+        for started in self._started:
+            started.close()
 
     def run(
         self,
@@ -180,13 +192,17 @@ def hosts_up(n_hosts: int, **words: str) -> Iterator[Hosts]:
     rig = Path(tempfile.mktemp(prefix="fakehosts-"))  # noqa: S306 - up refuses one that is there
     variables = {"RIG": str(rig), "PYTHON": sys.executable, "KEEP": str(folder), **words}
     environment = {**os.environ, **variables}
+    hosts = None
     try:
         up = [FAKEHOSTS, "up", f"{n_hosts}"]
         done = subprocess.run(up, env=environment, capture_output=True, text=True, check=False, timeout=UP_LIMIT_S)
         assert done.returncode == 0, done.stderr
-        yield Hosts(n_hosts, variables, folder)
+        hosts = Hosts(n_hosts, variables, folder)
+        yield hosts
     finally:
         subprocess.run([FAKEHOSTS, "down"], env=environment, check=True, timeout=UP_LIMIT_S)
+        if hosts is not None:
+            hosts.close()
         shutil.rmtree(folder)
 
 

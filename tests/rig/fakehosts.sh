@@ -1,6 +1,7 @@
 #!/bin/bash
 # fakehosts.sh - several hosts on this one machine, good enough for a multi-node Dragon runtime, Slurm, and PBS's stub.
 #
+#   fakehosts.sh build           install and fetch what is missing; the others do it too, when they need it
 #   fakehosts.sh up N            make node0 to node(N-1)
 #   fakehosts.sh run CMD...      run CMD on node0, in the current directory; NODE=2: on node2
 #   fakehosts.sh pid N           print the process id, as seen from outside, of node N's pid 1
@@ -40,8 +41,14 @@ STATE=/run/rig
 
 die() { echo "fakehosts: $*" >&2; exit 1; }
 word() { local words; read -ra words <<<"$2"; echo "${words[$1]:-none}"; }          # word I "LIST"
-namespaces() { ip netns list | awk -v prefix="$PREFIX-" 'index($1, prefix) == 1 {print $1}'; }
-in_host() { local pid; pid=$(pid "$1"); shift; nsenter -t "$pid" --mount --uts --ipc --net --pid "$@"; }
+namespaces() {  # not those of a rig whose name only begins like this one's
+  ip netns list | awk -v prefix="$PREFIX-" 'index($1, prefix) == 1 && substr($1, length(prefix) + 1) ~ /^(switch|node[0-9]+)$/ {print $1}'
+}
+in_host() {
+  local pid cpus; pid=$(pid "$1"); cpus=$(cpus_of "$pid"); shift
+  taskset -c "$cpus" nsenter -t "$pid" --mount --uts --ipc --net --pid "$@"
+}
+cpus_of() { taskset -cp "$1" | sed 's/.*: //'; }
 
 pid() {  # the one process that is number 1 in the innermost of several pid namespaces
   local pid
@@ -62,6 +69,14 @@ install_tools() {
   ldconfig -p | grep -q libnuma.so.1 || missing+=(libnuma1)
   [ ${#missing[@]} = 0 ] || { apt-get update -q
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"; } >/dev/null
+}
+
+build() {
+  [ "$(id -u)" = 0 ] || die "build needs root (apt-get)"
+  mkdir -p "$(dirname "$CACHE")"
+  install_tools
+  unpack libfaketime >/dev/null
+  unpack slurmctld slurmd slurm-client >/dev/null
 }
 
 unpack() {  # unpack PACKAGE...: what Debian's packages, and what they need, have and this machine has not; nothing is installed
@@ -229,7 +244,7 @@ run() {  # the caller's variables, but for those that name what is outside; of s
   [ -z "$(ls "$RIG/gpu$i")" ] || variables+=(LD_LIBRARY_PATH="$GPULIB${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
   [ ! -e "$RIG/slurm" ] || variables+=(SLURM_CONF="$STATE/slurm/slurm.conf")
   # shellcheck disable=SC2016  # for the host's shell
-  exec taskset -c "$(taskset -cp "$pid" | sed 's/.*: //')" nsenter -t "$pid" "${namespaces[@]}" \
+  exec taskset -c "$(cpus_of "$pid")" nsenter -t "$pid" "${namespaces[@]}" \
     env -u TMPDIR HOSTNAME="node$i" VIRTUAL_ENV="$venv" PATH="$venv/bin:$PATH" "${variables[@]}" \
     bash -c 'cd "$0" && exec "$@"' "$PWD" "$@"
 }
@@ -266,6 +281,7 @@ hide() { in_host "$1" bash -c 'mkdir -p /run/empty && mount --bind /run/empty "$
 . "$HERE/slurm.sh"
 
 case ${1:-} in
+  build) build ;;
   up) up "${2:?how many?}" ;;
   run) shift; run "$@" ;;
   pbs-run) shift; pbs_run "$@" ;;

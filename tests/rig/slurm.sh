@@ -3,14 +3,16 @@
 # Debian's packages, unpacked beside the machine's files, never installed: they are in /usr on the hosts alone.
 
 slurm() {
-  local tree i n cpus state=$RIG/slurm conf=$STATE/slurm/slurm.conf
+  local tree i n cpus mib state=$RIG/slurm conf=$STATE/slurm/slurm.conf
   n=$(wc -l <"$RIG/nodes")
+  mib=$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
   tree=$(unpack slurmctld slurmd slurm-client)
   mkdir -p "$state/state"
   slurm_conf >"$state/slurm.conf"
+  echo CgroupPlugin=cgroup/v1 >"$state/cgroup.conf"       # not used; but to find out which, slurmd wants one mounted
   for ((i = 0; i < n; i++)); do
     cpus=$(in_host "$i" nproc)
-    echo "NodeName=node$i CPUs=$cpus" >>"$state/slurm.conf"
+    echo "NodeName=node$i CPUs=$cpus RealMemory=$mib" >>"$state/slurm.conf"
   done
   echo "PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP" >>"$state/slurm.conf"
   for ((i = 0; i < n; i++)); do
