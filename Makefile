@@ -36,11 +36,7 @@ check: .venv/.dev-installed ## lint, format, types, direction of imports
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-<<<<<<< HEAD
-	$(if $(shell command -v shellcheck),shellcheck .ci/run tests/rig/*.sh scripts/*.pbs scripts/*.sbatch,@echo "shellcheck is not installed: shell scripts not checked")
-=======
-	$(if $(shell command -v shellcheck),shellcheck -x .ci/run tests/rig/*.sh tests/rig/pbs/bin/* tests/rig/pbs/pals/bin/*,@echo "shellcheck is not installed: shell scripts not checked")
->>>>>>> wB
+	$(if $(shell command -v shellcheck),shellcheck -x .ci/run tests/rig/*.sh tests/rig/pbs/bin/* tests/rig/pbs/pals/bin/* scripts/*.pbs scripts/*.sbatch,@echo "shellcheck is not installed: shell scripts not checked")
 
 bench: .venv/.dev-installed ## measure against mpirun and bare Dragon
 	$(MAKE) -C mpi_examples

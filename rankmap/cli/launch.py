@@ -264,7 +264,7 @@ def launch(  # noqa: PLR0913 - one argument per option
     reach = (
         None
         if in_runtime(os.environ)
-        else reach_of(specs, environ=os.environ, fabric=fabric, choice=options.choice, say=say)
+        else reach_of(specs, saved, environ=os.environ, fabric=fabric, choice=options.choice, say=say)
     )
     if dry_run:
         shown = dry_run_text(commands, reach=reach, options=options, environ=environ)

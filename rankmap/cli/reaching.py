@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rankmap.layout import LayoutSpec
+    from rankmap.placement import Plan
     from rankmap.runtime.host_choice import HostChoice
     from rankmap.runtime.starting import Fabric
     from rankmap.topology import Allocation
@@ -24,6 +25,7 @@ __all__ = ["reach_of", "without_left_out"]
 
 def reach_of(
     specs: Sequence[LayoutSpec],
+    saved: Plan | None,
     *,
     environ: Mapping[str, str],
     fabric: Fabric,
@@ -36,7 +38,8 @@ def reach_of(
     them, and ssh reaches them.
 
     Args:
-        specs: The parts of the job.
+        specs: The parts of the job; none where there is a plan of it.
+        saved: The plan, whose hosts are the job's.
         environ: The environment.
         fabric: What Dragon is told of the network.
         choice: How many hosts are asked for.
@@ -45,7 +48,7 @@ def reach_of(
     Raises:
         AllocationError: The hosts of the batch job cannot be read, or are fewer than asked for.
     """
-    reach = _reach(specs, environ=environ, fabric=fabric, say=say)
+    reach = _reach(specs, saved, environ=environ, fabric=fabric, say=say)
     n_hosts = 1 if reach is None else len(reach.hosts)
     if choice.n_looked_at is not None and choice.n_looked_at > n_hosts:
         spares = f" --spares {choice.n_spares}" if choice.n_spares else ""
@@ -58,15 +61,23 @@ def reach_of(
 
 
 def _reach(
-    specs: Sequence[LayoutSpec], *, environ: Mapping[str, str], fabric: Fabric, say: Callable[[str], None]
+    specs: Sequence[LayoutSpec],
+    saved: Plan | None,
+    *,
+    environ: Mapping[str, str],
+    fabric: Fabric,
+    say: Callable[[str], None],
 ) -> Reach | None:
     allocated = allocated_hosts(environ, say=say)
-    named = tuple(dict.fromkeys(host for spec in specs for host in spec.hosts))
     if allocated is None:
+        named = tuple(dict.fromkeys(host for spec in specs for host in spec.hosts))
         hosts = tuple(host for host in named if any(host in spec.allowed(named) for spec in specs))
+        if saved is not None:
+            hosts = tuple(saved.allocation.nodes[node.node_index].host for node in saved.nodes)
         if all(is_here(host) for host in hosts):
             return None
-        return Reach(kind=Kind.SSH, hosts=hosts, source="--hosts", fabric=fabric)
+        source = "--hosts" if saved is None else "--plan"
+        return Reach(kind=Kind.SSH, hosts=hosts, source=source, fabric=fabric)
     allowed = set[str]().union(*(spec.allowed(allocated.hosts) for spec in specs)) if specs else set(allocated.hosts)
     hosts = tuple(host for host in allocated.hosts if host in allowed)
     if not hosts:
