@@ -35,7 +35,7 @@ def dry_run_text(
     """
     cwd = options.cwd or Path()
     found = [application.resolve(argv, cwd=cwd, environ=environ, set_env=options.set_env) for argv in commands]
-    lines = [] if reach is None else _hosts(reach)
+    lines = [] if reach is None else _hosts(reach, environ)
     head = [sys.executable, "-m", "rankmap.runtime.head", "SOCKET"]
     if in_runtime(environ):
         lines.append("runtime: the one around this process")
@@ -52,8 +52,8 @@ def dry_run_text(
     return "\n".join(lines)
 
 
-def _hosts(reach: Reach) -> list[str]:
-    starts = agent_starts(reach.kind, reach.hosts, {})
+def _hosts(reach: Reach, environ: Mapping[str, str]) -> list[str]:
+    starts = agent_starts(reach.kind, reach.hosts, {}, environ)
     lines = [f"hosts:   {fold(reach.hosts)} ({len(reach.hosts)}, from {reach.source})"]
     lines += [f"agents:  {start}" for start in starts[:_SHOWN_STARTS]]
     if len(starts) > _SHOWN_STARTS:

@@ -133,7 +133,7 @@ class Fleet:
             "job": self._job,
             "stays": False,
         }
-        for start in agent_starts(self._kind, [one.name for one in self.members], ticket):
+        for start in agent_starts(self._kind, [one.name for one in self.members], ticket, environ):
             try:
                 process = subprocess.Popen(
                     start.argv,

@@ -11,15 +11,11 @@ from rankmap.errors import RuntimeUnusableError, UsageError
 from rankmap.gpu_makers import of_one_maker
 from rankmap.nics import with_cxi_devices
 from rankmap.runtime import application, mpi_library
-from rankmap.runtime.agent import DOOR
 from rankmap.runtime.dragon_network import some_ports, words_for
-from rankmap.runtime.host_choice import HostChoice, chosen
+from rankmap.runtime.host_choice import HostChoice
 from rankmap.runtime.host_facts import HostFacts
 from rankmap.runtime.inside import InsideSession, require_libpmix
 from rankmap.runtime.job import (
-    START_TIMEOUT_HOST_S,
-    START_TIMEOUT_S,
-    START_TIMEOUT_SEVERAL_S,
     JobRequest,
     JobResult,
     OutputOptions,
@@ -27,13 +23,11 @@ from rankmap.runtime.job import (
     Verify,
 )
 from rankmap.runtime.libpmix import find_libpmix
-from rankmap.runtime.link import PREFERRED
 from rankmap.runtime.live_gpus import gpu_variables, understood
-from rankmap.runtime.many_hosts import ManyHosts
 from rankmap.runtime.memory_policies import require_mempolicy
 from rankmap.runtime.one_host import OneHost
 from rankmap.runtime.preloading import FOLDER, preloaded
-from rankmap.runtime.processes import JOB_VARIABLE, require_pidfd
+from rankmap.runtime.processes import require_pidfd
 from rankmap.runtime.rank_output import prepare_directory, require_descriptors, tell
 from rankmap.runtime.rank_variables import RANK_NAMES, left_by_others
 from rankmap.runtime.second_binding import second_binding
@@ -46,6 +40,7 @@ from rankmap.runtime.session import (
     restored,
     runtime_environment,
 )
+from rankmap.runtime.several import dragons_environment, looked_for, several, start_timeout_s
 from rankmap.runtime.shared_memory import require_room
 from rankmap.runtime.starting import OVER_AGENTS, dragons_launcher, hosts_environment
 from rankmap.runtime.supervisor import Supervisor
@@ -60,7 +55,6 @@ if TYPE_CHECKING:
     from rankmap.runtime.libpmix import Libpmix
     from rankmap.runtime.second_binding import SecondBinding
     from rankmap.runtime.starting import Reach
-    from rankmap.runtime.wire import Message
     from rankmap.topology import Gpu, NodeTopology
 
 __all__ = ["LEAST_WATCH_S", "LaunchOptions", "launch_job"]
@@ -155,19 +149,21 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
         paths = tuple(one.path for one in applications)
         ground: Ground = OneHost(HostFacts(name=host, own_name=host, topology=topology, paths=paths))
         if reach is not None:
-            dragons = _for_several(dragons, control)
+            dragons = dragons_environment(dragons, control, reach, user=environ)
             look = {
                 "kind": "look",
                 "control": str(control.path),
                 "environ": hosts_environment(dragons),
                 "kept": str(topology.reserved),
-                "commands": _looked_for(commands, applications, copy),
+                "commands": looked_for(commands, applications, copy),
                 "cwd": applications[0].cwd,
                 "set_env": dict(options.set_env),
                 "libpmix": ready.libpmix is not None,
                 "ports": some_ports(),
             }
-            ground = _several(reach, look, options, plan_for=plan_for, environ=environ, copy=copy)
+            ground = several(
+                reach, look, options.choice, plan_for=plan_for, environ=environ, preload=(options.preload, copy)
+            )
 
         def start(wake: Callable[[], None]) -> Session | InsideSession:
             if inside:
@@ -200,7 +196,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             stdin_rank=options.stdin_rank,
             timeout_s=options.timeout_s,
             kill_grace_s=options.kill_grace_s,
-            start_timeout_s=options.start_timeout_s or _start_timeout_s(reach),
+            start_timeout_s=options.start_timeout_s or start_timeout_s(reach),
             verbose=options.verbose,
             inherited_ranks=RANK_NAMES & environ.keys(),
         )
@@ -266,50 +262,6 @@ def _ready(
     if libpmix is not None:
         say(f"libpmix: {libpmix.path} ({libpmix.version})")
     return _Ready(applications=applications, uses=uses, pmi=use.pmi, libpmix=libpmix)
-
-
-def _start_timeout_s(reach: Reach | None) -> float:
-    """Return how long a runtime on so many hosts may take to start."""
-    return START_TIMEOUT_S if reach is None else START_TIMEOUT_SEVERAL_S + START_TIMEOUT_HOST_S * len(reach.hosts)
-
-
-def _for_several(dragons: dict[str, str], control: ControlDirectory) -> dict[str, str]:
-    """Return Dragon's environment for several hosts, and make ready what it names."""
-    control.door = control.path / DOOR
-    always, _ = control.offer_commands()
-    path = f"{always}:{dragons['PATH']}"
-    return {**dragons, "PATH": path, JOB_VARIABLE: control.path.name}
-
-
-def _looked_for(
-    commands: Sequence[Sequence[str]], applications: Sequence[application.Application], copy: Path | None
-) -> list[list[str]]:
-    """Return the commands that every host is asked for: not those of which it gets a copy."""
-    pairs = zip(commands, applications, strict=True)
-    return [[] if one.path == str(copy) else list(argv) for argv, one in pairs]
-
-
-def _several(
-    reach: Reach,
-    look: Message,
-    options: LaunchOptions,
-    *,
-    plan_for: Callable[[Allocation], Plan],
-    environ: Mapping[str, str],
-    copy: Path | None,
-) -> ManyHosts:
-    """Return the ground of a job on several hosts."""
-    return ManyHosts(
-        kind=reach.kind,
-        hosts=reach.hosts,
-        job=Path(look["control"]).name,
-        look=look,
-        network_prefix=reach.fabric.network_prefix or PREFERRED,
-        n_spares=options.choice.n_spares,
-        preload=None if copy is None or options.preload is None else (options.preload, copy),
-        environ=environ,
-        choose=lambda facts: chosen(facts, options.choice, plan_for, tell),
-    )
 
 
 def _preloaded(

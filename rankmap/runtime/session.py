@@ -169,13 +169,14 @@ class ControlDirectory:
         """
         relay = shlex.join([sys.executable, "-I", "-S", "-B", str(Path(__file__).with_name("relay.py"))])
         return (
-            self._command("bin", "dragon-cleanup", "true"),
-            self._command("relay", "ssh", f'{relay} {shlex.quote(str(self.socket))} "$@"'),
+            self.offer_command("dragon-cleanup", "true"),
+            self.offer_command("ssh", f'{relay} {shlex.quote(str(self.socket))} "$@"', folder="relay"),
         )
 
-    def _command(self, folder: str, name: str, command: str) -> Path:
+    def offer_command(self, name: str, command: str, *, folder: str = "bin") -> Path:
+        """Make a command of this name that is this shell command, in a directory of ours; return the directory."""
         path = self.path / folder
-        path.mkdir()
+        path.mkdir(exist_ok=True)
         file = path / name
         file.write_text(f"#!/bin/sh\nexec {command}\n")
         file.chmod(0o700)

@@ -116,7 +116,19 @@ def is_here(host: str) -> bool:
     return host in {own, own.partition(".")[0], "localhost"} or host.partition(".")[0] == own
 
 
-def agent_starts(kind: Kind, hosts: Sequence[str], ticket: Mapping[str, object]) -> list[AgentStart]:
+def mpiexec(environ: Mapping[str, str]) -> str:
+    """Return PALS's mpiexec: the first on PATH that is in a directory of that name, else the first there is.
+
+    A virtual environment with an MPI library has one too, and comes first on PATH when it was activated last.
+    """
+    found = [Path(folder, "mpiexec") for folder in environ.get("PATH", os.defpath).split(":")]
+    there = [str(path) for path in found if os.access(path, os.X_OK)]
+    return next((path for path in there if "/pals/" in os.path.realpath(path) + path), *there[:1] or ["mpiexec"])
+
+
+def agent_starts(
+    kind: Kind, hosts: Sequence[str], ticket: Mapping[str, object], environ: Mapping[str, str]
+) -> list[AgentStart]:
     """Return the commands that start an agent on each of these hosts.
 
     The ticket is a secret: it goes through standard input or the environment, which nobody else can read.
@@ -125,6 +137,7 @@ def agent_starts(kind: Kind, hosts: Sequence[str], ticket: Mapping[str, object])
         kind: Who gets processes onto the hosts.
         hosts: Their names, each once.
         ticket: What an agent has to know to find us; each gets its own ``index`` where we can tell them apart.
+        environ: Where commands are looked for.
     """
     if kind in {Kind.SSH, Kind.DRUN}:
         return [
@@ -140,7 +153,7 @@ def agent_starts(kind: Kind, hosts: Sequence[str], ticket: Mapping[str, object])
         words = [f"--nodes={n_hosts}", f"--ntasks={n_hosts}", "--ntasks-per-node=1", f"--nodelist={','.join(hosts)}"]
         launcher = ("srun", "--overlap", *words, "--cpu-bind=none", "--mem=0", "--mpi=none", "--input=none", "--wait=0")
     else:
-        launcher = ("mpiexec", "--np", n_hosts, "--ppn", "1", "--cpu-bind", "none", "--hosts", ",".join(hosts))
+        launcher = (mpiexec(environ), "--np", n_hosts, "--ppn", "1", "--cpu-bind", "none", "--hosts", ",".join(hosts))
     variables = ((TICKET_VARIABLE, json.dumps(dict(ticket))),)
     return [AgentStart(hosts=tuple(hosts), argv=(*launcher, *_agent(quoted=False)), variables=variables)]
 

@@ -21,7 +21,7 @@ TICKET = {"addresses": [["10.0.0.1", 4000]], "secret": SECRET, "job": "rankmap-x
 @pytest.mark.parametrize("kind", Kind)
 def test_the_secret_is_in_no_command(kind: Kind) -> None:
     """Everybody on a host can read what its processes were started with; environment and stdin they cannot."""
-    starts = agent_starts(kind, (*HOSTS, OWN), TICKET)
+    starts = agent_starts(kind, (*HOSTS, OWN), TICKET, {})
     assert not any(SECRET in word for start in starts for word in (*start.argv, str(start)))
     for start in starts:
         assert SECRET in start.stdin + str(start.variables)
@@ -30,7 +30,7 @@ def test_the_secret_is_in_no_command(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", [Kind.SSH, Kind.DRUN])
 def test_ssh_gets_an_agent_onto_each_host(kind: Kind) -> None:
     """One login each, without a question for a password; each ticket says which host it is for."""
-    starts = agent_starts(kind, HOSTS, TICKET)
+    starts = agent_starts(kind, HOSTS, TICKET, {})
     assert [(host,) for host in HOSTS] == [start.hosts for start in starts]
     for index, start in enumerate(starts):
         assert ("ssh", "-oBatchMode=yes", "-oConnectTimeout=15", HOSTS[index]) == start.argv[:4]
@@ -43,14 +43,14 @@ def test_ssh_gets_an_agent_onto_each_host(kind: Kind) -> None:
 
 def test_this_host_needs_no_login() -> None:
     """Nobody may be able to log in to where they are."""
-    (here,) = agent_starts(Kind.SSH, (OWN,), TICKET)
+    (here,) = agent_starts(Kind.SSH, (OWN,), TICKET, {})
     assert ("env", "rankmap.agent") == (here.argv[0], here.argv[-1])
     assert {**TICKET, "index": 0} == json.loads(here.stdin)
 
 
 def test_a_slurm_job_gets_all_agents_with_one_step() -> None:
     """Beside the steps that there are, one on each host, bound to nothing, with the ticket in its environment."""
-    (start,) = agent_starts(Kind.SLURM, HOSTS, TICKET)
+    (start,) = agent_starts(Kind.SLURM, HOSTS, TICKET, {})
     words = set(start.argv)
     assert ("srun", HOSTS, "") == (start.argv[0], start.hosts, start.stdin)
     assert {"--overlap", "--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--nodelist=n1,n2,n3"} <= words
@@ -60,7 +60,7 @@ def test_a_slurm_job_gets_all_agents_with_one_step() -> None:
 
 def test_a_pbs_job_gets_all_agents_with_one_mpiexec() -> None:
     """As PALS has it."""
-    (start,) = agent_starts(Kind.PBS, HOSTS, TICKET)
+    (start,) = agent_starts(Kind.PBS, HOSTS, TICKET, {})
     words = ("mpiexec", "--np", "3", "--ppn", "1", "--cpu-bind", "none", "--hosts", "n1,n2,n3")
     assert words == start.argv[: len(words)]
     assert {TICKET_VARIABLE: TICKET} == {name: json.loads(value) for name, value in start.variables}
