@@ -1,7 +1,7 @@
 """Everything that rankmap asks of Dragon: what nodes there are, start these ranks, how did they end.
 
-This and quiet.py are the only modules that import dragon, and they run inside the runtime: in the head process
-(head.py) or in a user's own program that calls ``rankmap.launch``.
+This is the only module that imports dragon, and it runs inside the runtime: in the head process (head.py) or in a
+user's own program that calls ``rankmap.launch``. What is mended in Dragon itself is in mending.py.
 
 Facts about Dragon 0.15.0 that this module rests on are in docs/design/0005-dragon-faults.md, each with the test
 that shows when it has changed.
@@ -28,8 +28,9 @@ from dragon.native.process import Process, ProcessTemplate
 from dragon.native.process_group import ProcessGroup
 
 from rankmap.errors import LaunchError, RuntimeUnusableError
-from rankmap.runtime import head, quiet
+from rankmap.runtime import head
 from rankmap.runtime.live import rank_places
+from rankmap.runtime.mending import python_path
 from rankmap.runtime.processes import JOB_VARIABLE
 
 if TYPE_CHECKING:
@@ -223,7 +224,6 @@ class Group:
         """
         nodes = live_nodes()
         check_starts(starts, nodes)
-        quiet.install()
         # ignore_error_on_exit: without it one failing rank makes nearly every later call raise.
         pmi = PMIBackend.from_str(backend) if backend else None
         group = ProcessGroup(restart=False, ignore_error_on_exit=True, pmi=pmi)
@@ -273,7 +273,8 @@ def start_head(socket_path: str, *, job: str) -> None:
     """Start the head as a process of the runtime that this process is in; it reports to the socket by itself.
 
     A process of its own, because two processes with one Dragon identity would read each other's messages. It and all
-    that Dragon starts for it have the job's name in their environment.
+    that Dragon starts for it have the job's name in their environment, and are mended (mending.py).
     """
+    environment = {JOB_VARIABLE: job, "PYTHONPATH": python_path(os.environ)}
     with alone():
-        Process(target=head.main, args=(socket_path, job), env={JOB_VARIABLE: job}).start()
+        Process(target=head.main, args=(socket_path, job), env=environment).start()

@@ -158,7 +158,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
             say(remark)
         segments = mpi_library.segment_variables(control.shared_memory, environ) if use.pmi else {}
         common = {
-            **({} if inside else restored(environ)),
+            **({"PYTHONPATH": environ.get("PYTHONPATH")} if inside else restored(environ)),
             **left_by_others(environ, backend=use.pmi),
             **segments,
         }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.errors import RuntimeUnusableError
 from rankmap.runtime.keeper import HEAD_GRACE_S, KILL_TIMEOUT_S, end_processes
+from rankmap.runtime.mending import python_path
 from rankmap.runtime.processes import adopt_orphans, descendants
 from rankmap.runtime.services import RUNTIME, slack_for_children
 from rankmap.runtime.shared_memory import SharedMemory, job_directory, remove_directories
@@ -73,14 +74,12 @@ def runtime_environment(
     The ranks get the user's values of the variables that this changes (``restored``).
     """
     command = dragon_command(environ)
-    package = Path(__file__).parents[2]
     return {
         **environ,
         # Dragon calls its own helpers (dragon-config, ...) by name.
         "PATH": f"{command.parent}:{environ.get('PATH', os.defpath)}",
         "LD_LIBRARY_PATH": _joined(*library_dirs, environ.get("LD_LIBRARY_PATH")),
-        # rankmap itself, also where it is not installed but run from a checkout.
-        "PYTHONPATH": _joined(str(package), environ.get("PYTHONPATH")),
+        "PYTHONPATH": python_path(environ),
         # What Dragon and its PMIx server make there goes with the control directory, however they end.
         "TMPDIR": str(control.path),
     }

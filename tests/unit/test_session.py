@@ -16,6 +16,7 @@ import pytest
 
 from rankmap.errors import RuntimeUnusableError
 from rankmap.runtime.libpmix import Libpmix
+from rankmap.runtime.mending import STARTUP
 from rankmap.runtime.processes import descendants
 from rankmap.runtime.session import (
     ControlDirectory,
@@ -101,7 +102,7 @@ def test_dragon_gets_the_users_environment_with_more_on_top(control: ControlDire
     assert made == {
         "PATH": f"{dragon}:/user/bin",
         "LD_LIBRARY_PATH": "/one:/two:/user/lib",
-        "PYTHONPATH": f"{CHECKOUT}:/user/py",
+        "PYTHONPATH": f"{STARTUP}:{CHECKOUT}:/user/py",
         "TMPDIR": str(control.path),
         "A": "b",
     }
@@ -110,7 +111,7 @@ def test_dragon_gets_the_users_environment_with_more_on_top(control: ControlDire
 def test_unset_paths_leave_no_empty_entry(control: ControlDirectory) -> None:
     """An empty entry would be the working directory."""
     made = runtime_environment({}, control=control, library_dirs=())
-    assert (made["LD_LIBRARY_PATH"], made["PYTHONPATH"]) == ("", str(CHECKOUT))
+    assert (made["LD_LIBRARY_PATH"], made["PYTHONPATH"]) == ("", f"{STARTUP}:{CHECKOUT}")
 
 
 def test_the_ranks_get_back_what_was_changed_for_dragon(control: ControlDirectory) -> None:
