@@ -7,8 +7,10 @@ into these processes: ``startup/sitecustomize.py``. Nothing is changed in the ra
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ _SHORTEST_S = 0.001
 _LONGEST_S = 0.05
 # A message to another host waits for this one at most; as long as messages come, for _SHORTEST_S.
 _LONGEST_AT_GATEWAY_S = 0.02
+# What a service of a host may take to come up; a start as a whole has its own limit (``--start-timeout``).
+_SLOWEST_START_S = 300.0
 
 
 def python_path(environ: Mapping[str, str]) -> str:
@@ -75,10 +79,10 @@ def _mend_gateway(module: ModuleType) -> None:
 
     async def recv(self: Any, interval: float = 0.1) -> Any:  # noqa: ANN401, ARG001 - Dragon's signature
         pause_s = _SHORTEST_S
-        while True:
+        message = None
+        while message is None:
             try:
                 message = self._recv_handle.recv(blocking=False)
-                break
             except (module.ChannelEmpty, module.ChannelRecvTimeout):
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_AT_GATEWAY_S)
@@ -142,9 +146,57 @@ def _mend_groups(module: ModuleType) -> None:
     module.PMIJobHelper.get_host_id_from_index = host_of
 
 
+def _mend_accelerators(module: ModuleType) -> None:
+    """Let local services look for GPUs without six runs of ``dragon-config``, where nothing is configured.
+
+    libdragon asks for a library's name and directory, of each of three makers, by that command: 0.3 s each.
+    """
+    find_now = module.find_accelerators
+    configured = Path(module.__file__ or "").parents[1] / ".hsta-config" / "dragon-config.json"
+
+    def find_accelerators() -> Any:  # noqa: ANN401
+        path = os.environ.get("PATH", os.defpath)
+        if not configured.exists():
+            os.environ["PATH"] = f"{STARTUP / 'commands'}:{path}"
+        try:
+            return find_now()
+        finally:
+            os.environ["PATH"] = path
+
+    module.find_accelerators = find_accelerators
+
+
+def _mend_local_services(module: ModuleType) -> None:
+    """Let a slow host come up, and a failed one say so.
+
+    Local services give their transport agent 10 s. When it needs more, as on a host with work of others, they wait for
+    it to end, which it does not: the start hangs for ever, without a word.
+    """
+    give_up = module._get_startup_msg  # noqa: SLF001 - the only way in
+
+    def get_startup_message(
+        own: Any,  # noqa: ANN401
+        timeout: float,
+        launcher: Any,  # noqa: ANN401
+        service: str,
+        process: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        end_s = time.monotonic() + max(timeout, _SLOWEST_START_S)
+        while time.monotonic() < end_s and (process is None or process.poll() is None):
+            with suppress(queue.Empty, TimeoutError):
+                return own.get(timeout=1.0)
+        if process is not None and process.poll() is None:
+            process.kill()
+        return give_up(own, 0, launcher, service, process)
+
+    module._get_startup_msg = get_startup_message  # noqa: SLF001
+
+
 MENDED: dict[str, Callable[[ModuleType], None]] = {
     "dragon.globalservices.group_int": _mend_groups,
+    "dragon.infrastructure.gpu_desc": _mend_accelerators,
     "dragon.launcher.frontend": _mend_frontend,
+    "dragon.localservices.local_svc": _mend_local_services,
     "dragon.native.queue": _mend_queue,
     "dragon.transport.tcp.client": _mend_gateway,
 }

@@ -16,6 +16,7 @@ import pytest
 
 from rankmap.errors import RuntimeUnusableError
 from rankmap.runtime.libpmix import Libpmix
+from rankmap.runtime.mending import STARTUP
 from rankmap.runtime.processes import descendants
 from rankmap.runtime.session import (
     ControlDirectory,

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 # Those of rankmap.runtime.mending, which is not imported where none of them is.
 _MENDED = {
     "dragon.globalservices.group_int",
+    "dragon.infrastructure.gpu_desc",
     "dragon.launcher.frontend",
+    "dragon.localservices.local_svc",
     "dragon.native.queue",
     "dragon.transport.tcp.client",
 }
@@ -48,7 +50,7 @@ class Mender:
                 execute(module)
                 mend(module)
 
-            spec.loader.exec_module = execute_and_mend  # type: ignore[method-assign] - of this one loader
+            setattr(spec.loader, "exec_module", execute_and_mend)  # noqa: B010 - of this one loader
         return spec
 
 
