@@ -13,6 +13,7 @@ from rankmap.schedulers.allocation import allocated_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from rankmap.layout import LayoutSpec
     from rankmap.runtime.host_choice import HostChoice
@@ -53,8 +54,8 @@ def reach_of(
         msg = f"--nodes {choice.n_nodes}{spares}: there {'is' if n_hosts == 1 else 'are'} {n_hosts}: {where}"
         raise AllocationError(msg, hint="run this in a batch job of as many nodes, or name them with --hosts")
     if reach is None or choice.n_looked_at in {None, n_hosts}:
-        return reach if reach is None else replace(reach, named=reach.hosts)
-    return replace(reach, named=reach.hosts, hosts=reach.hosts[: choice.n_looked_at], whole=False)
+        return reach
+    return replace(reach, hosts=reach.hosts[: choice.n_looked_at], whole=False)
 
 
 def _reach(
@@ -64,10 +65,9 @@ def _reach(
     named = tuple(dict.fromkeys(host for spec in specs for host in spec.hosts))
     if allocated is None:
         hosts = tuple(host for host in named if any(host in spec.allowed(named) for spec in specs))
-        own = os.uname().nodename
-        if not hosts or hosts == (own,):
+        if not hosts or hosts in {(os.uname().nodename,), ("localhost",)}:
             return None
-        return Reach(kind=Kind.SSH, hosts=hosts, source="--hosts", fabric=fabric)
+        return Reach(kind=Kind.SSH, hosts=hosts, source="--hosts", named=named, fabric=fabric)
     allowed = set[str]().union(*(spec.allowed(allocated.hosts) for spec in specs)) if specs else set(allocated.hosts)
     hosts = tuple(host for host in allocated.hosts if host in allowed)
     if not hosts:
@@ -75,11 +75,31 @@ def _reach(
     if len(allocated.hosts) == 1:
         return None
     whole = hosts == allocated.hosts
-    return Reach(kind=Kind(str(allocated.kind)), hosts=hosts, source=allocated.source, whole=whole, fabric=fabric)
+    return Reach(
+        kind=Kind(str(allocated.kind)),
+        hosts=hosts,
+        source=allocated.source,
+        whole=whole,
+        named=allocated.hosts,
+        fabric=fabric,
+    )
 
 
 def without_left_out(specs: Sequence[LayoutSpec], allocation: Allocation, reach: Reach | None) -> list[LayoutSpec]:
-    """Return the parts without those of their hosts that the job leaves out (--nodes, --spares, --drop-odd)."""
+    """Return the parts without those of their hosts that the job leaves out, which the planner does not know.
+
+    Raises:
+        AllocationError: A part has none left.
+    """
     there = {node.host for node in allocation.nodes}
     out = set[str]() if reach is None else set(reach.named) - there
-    return [replace(spec, hosts=tuple(host for host in spec.hosts if host not in out)) for spec in specs]
+    return [_without(spec, out) for spec in specs]
+
+
+def _without(spec: LayoutSpec, out: AbstractSet[str]) -> LayoutSpec:
+    hosts, excluded = (tuple(host for host in names if host not in out) for names in (spec.hosts, spec.exclude_hosts))
+    if spec.hosts and not hosts:
+        named = f"--hostfile {spec.hostfile}" if spec.hostfile else f"--hosts {fold(spec.hosts)}"
+        msg = f"{named}: the job uses none of them"
+        raise AllocationError(msg, hint="--nodes, --spares, --drop-odd and --exclude-hosts leave hosts out")
+    return replace(spec, hosts=hosts, exclude_hosts=excluded)
