@@ -65,7 +65,8 @@ def require_equal(allocation: Allocation) -> None:
         n_odd = sum(len(one.nodes) for one in odd)
         verb = "is" if n_odd == 1 else "are"
         lines = "\n  ".join(one.remark for one in odd)
-        msg = f"--require-equal: {n_odd} of {len(allocation.nodes)} nodes {verb} not as the others:\n  {lines}"
+        others = "the other" if len(allocation.nodes) - n_odd == 1 else "the others"
+        msg = f"--require-equal: {n_odd} of {len(allocation.nodes)} nodes {verb} not as {others}:\n  {lines}"
         raise AllocationError(msg, hint=_HINT)
 
 
@@ -80,7 +81,8 @@ def drop_odd(allocation: Allocation, n_nodes: int | None = None) -> Allocation:
     kept = [node for node in range(len(allocation.nodes)) if node not in out]
     if n_nodes is not None and len(kept) < n_nodes:
         lines = "".join(f"\n  {one.remark}" for one in odd)
-        msg = f"{n_nodes} equal nodes are asked for: of {len(allocation.nodes)} nodes, {len(kept)} are equal{lines}"
+        equal = f"{len(kept)} are equal" if len(kept) > 1 else "no two are equal"
+        msg = f"{n_nodes} equal nodes are asked for: of {len(allocation.nodes)} nodes, {equal}{lines}"
         hint = "allocate more nodes as spares, ask for fewer with --nodes, or take the odd ones too: without --drop-odd"
         raise AllocationError(msg, hint=hint)
     return allocation.only(kept[:n_nodes])

@@ -184,7 +184,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
 @click.option("--drop-odd", is_flag=True, help="Leave out hosts that are not as most are.")
 @click.option(
     "--preload",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
     help="Give every host a copy of FILE first, in its /tmp, for the ranks: APP, or a script that it runs.",
 )

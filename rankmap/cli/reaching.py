@@ -13,6 +13,7 @@ from rankmap.schedulers.allocation import allocated_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from rankmap.layout import LayoutSpec
     from rankmap.placement import Plan
@@ -56,8 +57,8 @@ def reach_of(
         msg = f"--nodes {choice.n_nodes}{spares}: there {'is' if n_hosts == 1 else 'are'} {n_hosts}: {where}"
         raise AllocationError(msg, hint="run this in a batch job of as many nodes, or name them with --hosts")
     if reach is None or choice.n_looked_at in {None, n_hosts}:
-        return reach if reach is None else replace(reach, named=reach.hosts)
-    return replace(reach, named=reach.hosts, hosts=reach.hosts[: choice.n_looked_at], whole=False)
+        return reach
+    return replace(reach, hosts=reach.hosts[: choice.n_looked_at], whole=False)
 
 
 def _reach(
@@ -72,12 +73,12 @@ def _reach(
     if allocated is None:
         named = tuple(dict.fromkeys(host for spec in specs for host in spec.hosts))
         hosts = tuple(host for host in named if any(host in spec.allowed(named) for spec in specs))
-        if saved is not None:
-            hosts = tuple(saved.allocation.nodes[node.node_index].host for node in saved.nodes)
+        if saved is not None and len(saved.nodes) > 1:  # a plan of one host may be for this one, by another name
+            hosts = named = tuple(saved.allocation.nodes[node.node_index].host for node in saved.nodes)
         if all(is_here(host) for host in hosts):
             return None
         source = "--hosts" if saved is None else "--plan"
-        return Reach(kind=Kind.SSH, hosts=hosts, source=source, fabric=fabric)
+        return Reach(kind=Kind.SSH, hosts=hosts, source=source, named=named, fabric=fabric)
     allowed = set[str]().union(*(spec.allowed(allocated.hosts) for spec in specs)) if specs else set(allocated.hosts)
     hosts = tuple(host for host in allocated.hosts if host in allowed)
     if not hosts:
@@ -85,11 +86,31 @@ def _reach(
     if len(allocated.hosts) == 1 and is_here(hosts[0]):  # a shell of salloc may be on another host than its job
         return None
     whole = hosts == allocated.hosts
-    return Reach(kind=Kind(str(allocated.kind)), hosts=hosts, source=allocated.source, whole=whole, fabric=fabric)
+    return Reach(
+        kind=Kind(str(allocated.kind)),
+        hosts=hosts,
+        source=allocated.source,
+        whole=whole,
+        named=allocated.hosts,
+        fabric=fabric,
+    )
 
 
 def without_left_out(specs: Sequence[LayoutSpec], allocation: Allocation, reach: Reach | None) -> list[LayoutSpec]:
-    """Return the parts without those of their hosts that the job leaves out (--nodes, --spares, --drop-odd)."""
+    """Return the parts without those of their hosts that the job leaves out, which the planner does not know.
+
+    Raises:
+        AllocationError: A part has none left.
+    """
     there = {node.host for node in allocation.nodes}
     out = set[str]() if reach is None else set(reach.named) - there
-    return [replace(spec, hosts=tuple(host for host in spec.hosts if host not in out)) for spec in specs]
+    return [_without(spec, out) for spec in specs]
+
+
+def _without(spec: LayoutSpec, out: AbstractSet[str]) -> LayoutSpec:
+    hosts, excluded = (tuple(host for host in names if host not in out) for names in (spec.hosts, spec.exclude_hosts))
+    if spec.hosts and not hosts:
+        named = f"--hostfile {spec.hostfile}" if spec.hostfile else f"--hosts {fold(spec.hosts)}"
+        msg = f"{named}: the job uses none of them"
+        raise AllocationError(msg, hint="--nodes, --spares, --drop-odd and --exclude-hosts leave hosts out")
+    return replace(spec, hosts=hosts, exclude_hosts=excluded)

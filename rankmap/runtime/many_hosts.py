@@ -174,8 +174,10 @@ class ManyHosts:
         member = next((one for one in self._members if host in (one.name, one.own_name)), None)
         if member is None:
             text = f"rankmap: {host} is none of the job's hosts\n".encode()
-            connection.send({"kind": "said", "end": 2, "data": text})
-            connection.send({"kind": "exited", "status": 255})
+            with suppress(OSError):  # it did not wait for the answer
+                connection.send({"kind": "said", "end": 2, "data": text})
+                connection.send({"kind": "exited", "status": 255})
+            self._loop.forget(connection)
             connection.close()
             return
         self._n_relays += 1

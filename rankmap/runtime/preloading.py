@@ -26,6 +26,7 @@ FOLDER = "preload"
 """Where the copies are, in the job's directory on each host."""
 
 _PIECE_BYTES = 4 << 20
+_HINT = "name a program or a script"
 
 
 class Copying:
@@ -45,12 +46,16 @@ class Copying:
         self._source = source
         self._target = target
         self._then = then
-        self._sent = dict.fromkeys(members, 0)
+        self._sent: dict[Member, int | None] = dict.fromkeys(members)
         try:
+            mode = source.stat().st_mode
+            if not stat.S_ISREG(mode):  # a pipe would be waited for, /dev/zero has no end
+                msg = f"--preload {source}: it is a directory, a device, a pipe or a socket"
+                raise UsageError(msg, hint=_HINT)
             self._file = source.open("rb")
         except OSError as error:
             raise _unreadable(source, error) from error
-        self._mode = stat.S_IMODE(source.stat().st_mode)
+        self._mode = stat.S_IMODE(mode)
         for member in members:
             self.send_next(member)
 
@@ -58,18 +63,18 @@ class Copying:
         """Send the next piece to this one, which has written the last."""
         start = self._sent[member]
         try:
-            data = os.pread(self._file.fileno(), _PIECE_BYTES, start)
+            data = os.pread(self._file.fileno(), _PIECE_BYTES, start or 0)
         except OSError as error:
             raise _unreadable(self._source, error) from error
-        if not data and start:
+        if not data and start is not None:  # also an empty file is one piece
             del self._sent[member]
             if not self._sent:
                 self._file.close()
                 self._then()
             return
-        self._sent[member] += len(data)
-        message = {"kind": "file", "path": str(self._target), "mode": self._mode, "start": start, "data": data}
-        member.send(message)
+        at = start or 0
+        self._sent[member] = at + len(data)
+        member.send({"kind": "file", "path": str(self._target), "mode": self._mode, "start": at, "data": data})
 
 
 def take_piece(message: Message) -> None:
@@ -105,4 +110,4 @@ def preloaded(application: Application, file: Path, copy: Path) -> Application:
 
 
 def _unreadable(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"--preload {path}: it cannot be read: {error.strerror}", hint="name a program or a script")
+    return UsageError(f"--preload {path}: it cannot be read: {error.strerror}", hint=_HINT)

@@ -78,7 +78,7 @@ class Reach:
         hosts: Their names, each once, in the job's order.
         source: Where the names come from, for messages.
         whole: Whether they are all that the batch system has given.
-        named: They, and those that were named too and are not looked at.
+        named: All that the batch system or the user has named, those too that are left out.
         fabric: What Dragon is told of the network.
     """
 

@@ -110,6 +110,25 @@ def test_unequal_nodes_are_refused_on_request() -> None:
         require_equal(of(NODE, less(NODE, "0,8"), NODE))
 
 
+def test_of_two_nodes_that_differ_nobody_knows_which_is_odd() -> None:
+    """The first is what the other is compared with, both are said; two of each are no other matter."""
+    less_cores, other_cpus = less(NODE, "0,8"), less(NODE, "7,15")
+    assert ["node x2: 8 usable cores, its peer has 7"] == remarks(less_cores, NODE)
+    assert ["node x2: usable CPUs: 0-6,8-14, its peer has 1-7,9-15"] == remarks(less_cores, other_cpus)
+    assert ["nodes x[3-4]: 7 usable cores, their 2 peers have 8"] == remarks(NODE, NODE, less_cores, less_cores)
+    with pytest.raises(AllocationError) as refused:
+        require_equal(of(NODE, less_cores))
+    assert refused.value.message == (
+        "--require-equal: 1 of 2 nodes is not as the other:\n  node x2: 7 usable cores, its peer has 8"
+    )
+    with pytest.raises(AllocationError) as refused:
+        drop_odd(of(NODE, less_cores), 2)
+    assert refused.value.message == (
+        "2 equal nodes are asked for: of 2 nodes, no two are equal\n  node x2: 7 usable cores, its peer has 8"
+    )
+    assert ["x1"] == [node.host for node in drop_odd(of(less_cores, NODE)).nodes]
+
+
 def test_odd_nodes_are_left_out() -> None:
     """They go first, then the last ones, so that as many are left as asked for; order and shapes stay."""
     nodes = of(less(NODE, "0,8"), NODE, NODE, replace(NODE, gpus=()), NODE)

@@ -32,8 +32,6 @@ from tests.children import CHECKOUT, LIMIT_S, child
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STARTUP = CHECKOUT / "rankmap" / "runtime" / "startup"
-
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
