@@ -163,7 +163,7 @@ def _mend_accelerators(module: ModuleType) -> None:
         finally:
             os.environ["PATH"] = path
 
-    module.find_accelerators = find_accelerators
+    module.__dict__["find_accelerators"] = find_accelerators
 
 
 def _mend_local_services(module: ModuleType) -> None:
@@ -189,7 +189,7 @@ def _mend_local_services(module: ModuleType) -> None:
             process.kill()
         return give_up(own, 0, launcher, service, process)
 
-    module._get_startup_msg = get_startup_message  # noqa: SLF001
+    module.__dict__["_get_startup_msg"] = get_startup_message
 
 
 MENDED: dict[str, Callable[[ModuleType], None]] = {
