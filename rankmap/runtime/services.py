@@ -2,7 +2,7 @@
 
 Dragon has, on one node, the runtime itself (global and local services, one process) and four more processes per PMIx
 group: its manager, and for the dictionary that MPI's start-up data go through an orchestrator, its group's manager
-and the dictionary's manager. None of them spins any more (quiet.py), but all wait by sleeping 1 to 4 ms at a time, in
+and the dictionary's manager. None of them spins any more (mending.py), but all wait by sleeping 1 to 4 ms at a time, in
 some ten threads: 2,500 wake-ups a second, each of which interrupts a rank on a node without a spare core.
 
 * Timer slack lets the kernel put such wake-ups together (prctl(2), PR_SET_TIMERSLACK; inherited over fork and exec).
