@@ -175,7 +175,7 @@ class Agent:
             case "look":
                 self._look(message)
             case "spawn":
-                self._spawn(message["number"], message["command"])
+                self._spawn(message["number"], message["command"], message["set"])
             case "head":
                 if self.head is not None:
                     with suppress(OSError):
@@ -225,7 +225,7 @@ class Agent:
             self.head = None
             self.tell({"kind": "head", "message": None})
 
-    def _spawn(self, number: int, command: str) -> None:
+    def _spawn(self, number: int, command: str, variables: Mapping[str, str]) -> None:
         """Start what Dragon's launcher wants started on this host, and pass on what it says."""
         process = subprocess.Popen(  # noqa: S602 - Dragon writes a shell command, as for ssh
             command,
@@ -234,7 +234,7 @@ class Agent:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=self.environ,
+            env={**self.environ, **variables},
             cwd="/",
             process_group=0,
         )

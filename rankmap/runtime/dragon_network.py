@@ -24,6 +24,7 @@ _FIRST_PORT, _LAST_PORT = 10_000, 32_000
 
 _N_ASKED = 24
 _N_PORTS = 3
+_PORT_VARIABLE = "DRAGON_TRANSPORT_TCP_PORT"
 
 
 def some_ports() -> list[int]:
@@ -31,10 +32,11 @@ def some_ports() -> list[int]:
     return random.SystemRandom().sample(range(_FIRST_PORT, _LAST_PORT), _N_ASKED)
 
 
-def words_for(reach: Reach, facts: Sequence[HostFacts], folder: Path) -> tuple[str, ...]:
-    """Return the options of ``dragon`` for these hosts, and write the file that they name into this directory.
+def words_for(reach: Reach, facts: Sequence[HostFacts], folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the options of ``dragon`` for these hosts, and variables for all of its processes on all of them.
 
-    Where the hosts have too few free ports in common, Dragon takes its own.
+    The file that the options name is written into this directory. Where the hosts have too few free ports in common,
+    Dragon takes its own. Its TCP agents do not hear of ``--port``, but of a variable (docs/design/0005).
     """
     free = sorted(reduce(and_, (set(one.free_ports) for one in facts)))[:_N_PORTS]
     ports = free if len(free) == _N_PORTS else []
@@ -46,4 +48,5 @@ def words_for(reach: Reach, facts: Sequence[HostFacts], folder: Path) -> tuple[s
         ]
         file.write_text(network_config(hosts))
     names = [one.name for one in facts]
-    return dragon_words(reach, names, network_config=str(file) if ports else "", ports=ports)
+    words = dragon_words(reach, names, network_config=str(file) if ports else "", ports=ports)
+    return words, {_PORT_VARIABLE: str(ports[0])} if ports else {}

@@ -10,7 +10,7 @@ from rankmap.gathering import Gathered
 from rankmap.verification import report_of_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rankmap.placement import Plan
     from rankmap.report import Report
@@ -60,6 +60,9 @@ class Ground(Protocol):
 
     def start(self, loop: Loop, listening: Listening) -> None:
         """Get the hosts ready, in this loop."""
+
+    def add_environment(self, variables: Mapping[str, str]) -> None:
+        """Give these variables to what Dragon's launcher starts on other hosts."""
 
     def late(self) -> str:
         """Return the hosts that are not ready, folded; "" where all are."""

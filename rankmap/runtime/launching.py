@@ -172,8 +172,9 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
                 return Session.start(control, environ=dragons)
             over_agents = dragons_launcher(reach, [one.name for one in ground.facts]) == OVER_AGENTS
             path = f"{control.path / 'relay'}:{dragons['PATH']}" if over_agents else dragons["PATH"]
-            words = words_for(reach, ground.facts, control.path)
-            return Session.start(control, environ={**dragons, "PATH": path}, words=words)
+            words, variables = words_for(reach, ground.facts, control.path)
+            ground.add_environment(variables)
+            return Session.start(control, environ={**dragons, **variables, "PATH": path}, words=words)
 
         segments = mpi_library.segment_variables(control.shared_memory, environ) if ready.pmi else {}
         common = {

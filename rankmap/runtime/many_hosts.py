@@ -72,6 +72,7 @@ class ManyHosts:
         self._by_member: dict[Member, Host] = {}
         self._relays: dict[int, Connection] = {}
         self._n_relays = 0
+        self._variables: dict[str, str] = {}
         self._stdin: int | None = None
         self._copying: Copying | None = None
 
@@ -94,6 +95,10 @@ class ManyHosts:
     @property
     def _members(self) -> Sequence[Member]:
         return () if self._fleet is None else self._fleet.members
+
+    def add_environment(self, variables: Mapping[str, str]) -> None:
+        """Give these variables to what Dragon's launcher starts on the hosts."""
+        self._variables.update(variables)
 
     def late(self) -> str:
         """Return the hosts that are not ready, folded; "" where all are."""
@@ -183,7 +188,7 @@ class ManyHosts:
         self._n_relays += 1
         self._relays[self._n_relays] = connection
         self._loop.call_when_readable(connection, partial(self._on_relay, self._n_relays))
-        member.send({"kind": "spawn", "number": self._n_relays, "command": message["command"]})
+        member.send({"kind": "spawn", "number": self._n_relays, "command": message["command"], "set": self._variables})
 
     def _on_relay(self, number: int) -> None:
         if number in self._relays and self._relays[number].receive() is None:

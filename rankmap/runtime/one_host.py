@@ -11,7 +11,7 @@ from rankmap.runtime.hosts import Host, Hosts, Listening
 from rankmap.runtime.rank_process import pump_stdin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rankmap.placement import Plan
     from rankmap.runtime.hands import Surroundings
@@ -40,6 +40,9 @@ class OneHost:
         """Make the host ready: it is."""
         self._loop, self._listening = loop, listening
         listening.on_ready()
+
+    def add_environment(self, variables: Mapping[str, str]) -> None:
+        """Do nothing: there are no other hosts."""
 
     def late(self) -> str:
         """Return the hosts that are not ready: none."""

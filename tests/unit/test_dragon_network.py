@@ -52,7 +52,8 @@ def test_every_job_asks_for_other_ports() -> None:
 
 def test_ports_are_free_on_all_hosts(tmp_path: Path) -> None:
     """The lowest three of them: Dragon's own, the overlay's, which is in the file of hosts too, and the front end's."""
-    words = words_for(reach(), facts([11, 15, 14, 12, 13], [15, 14, 13, 12]), tmp_path)
+    words, variables = words_for(reach(), facts([11, 15, 14, 12, 13], [15, 14, 13, 12]), tmp_path)
+    assert {"DRAGON_TRANSPORT_TCP_PORT": "12"} == variables
     file = tmp_path / "network.json"
     assert words == (
         *("--wlm", "ssh", "--hostlist", "n0,n1", "--network-config", str(file)),
@@ -68,7 +69,7 @@ def test_ports_are_free_on_all_hosts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("free", [([], []), ([11, 12, 13], [14, 15, 16]), ([11, 12, 13], [12, 13])])
 def test_without_ports_in_common_dragon_takes_its_own(free: tuple[list[int], list[int]], tmp_path: Path) -> None:
     """And asks its hosts itself."""
-    assert ("--wlm", "ssh", "--hostlist", "n0,n1") == words_for(reach(), facts(*free), tmp_path)
+    assert (("--wlm", "ssh", "--hostlist", "n0,n1"), {}) == words_for(reach(), facts(*free), tmp_path)
     assert [] == list(tmp_path.iterdir())
 
 
@@ -76,7 +77,7 @@ def test_a_batch_systems_launcher_finds_the_hosts_itself(tmp_path: Path) -> None
     """On the whole allocation; on a part of it the agents start Dragon."""
     ports = ("--port", "11", "--overlay-port", "12", "--frontend-port", "13")
     free = [11, 12, 13]
-    assert ("--wlm", "slurm", *ports) == words_for(reach(Kind.SLURM), facts(free, free), tmp_path)
-    part = words_for(reach(Kind.SLURM, 3), facts(free, free), tmp_path)
+    assert ("--wlm", "slurm", *ports) == words_for(reach(Kind.SLURM), facts(free, free), tmp_path)[0]
+    part, _ = words_for(reach(Kind.SLURM, 3), facts(free, free), tmp_path)
     assert ("--wlm", "ssh", "--hostlist", "n0,n1") == part[:4]
-    assert part == words_for(reach(Kind.SLURM, whole=False), facts(free, free), tmp_path)
+    assert part == words_for(reach(Kind.SLURM, whole=False), facts(free, free), tmp_path)[0]

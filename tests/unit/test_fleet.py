@@ -182,7 +182,9 @@ def test_an_agent_looks_at_its_host_and_leaves_nothing(started: Callable[..., Fl
 def test_what_an_agent_was_told_to_start_is_ended_by_force(started: Callable[..., FleetOfTest]) -> None:
     """Nobody waits for it."""
     made = started(HERE)
-    made.member().send({"kind": "spawn", "number": 1, "command": "echo up; trap '' TERM; sleep 600; sleep 600"})
+    made.member().send(
+        {"kind": "spawn", "number": 1, "command": "echo up; trap '' TERM; sleep 600; sleep 600", "set": {}}
+    )
     made.until(lambda: made.told)
     assert [] == made.end()
     assert [] == made.left()
@@ -204,7 +206,7 @@ def test_a_command_is_run_on_the_host_and_what_it_says_comes_back(
 ) -> None:
     """Both ends, and the status in the end: whether its output ended before it did, or long after."""
     made = started(HERE)
-    made.member().send({"kind": "spawn", "number": 8, "command": command})
+    made.member().send({"kind": "spawn", "number": 8, "command": command, "set": {}})
     made.until(lambda: made.told and made.told[-1]["kind"] == "exited")
     *parts, last = made.told
     assert {"kind": "exited", "number": 8, "status": status} == last
@@ -219,8 +221,8 @@ def test_a_command_that_goes_on_without_output_does_not_stop_the_agent(started: 
     """It hears the supervisor all the while."""
     made = started(HERE)
     member = made.member()
-    member.send({"kind": "spawn", "number": 1, "command": "exec >&- 2>&-; exec sleep 600"})
-    member.send({"kind": "spawn", "number": 2, "command": "exit 0"})
+    member.send({"kind": "spawn", "number": 1, "command": "exec >&- 2>&-; exec sleep 600", "set": {}})
+    member.send({"kind": "spawn", "number": 2, "command": "exit 0", "set": {}})
     made.until(lambda: made.told)
     assert [{"kind": "exited", "number": 2, "status": 0}] == made.told
     member.send({"kind": "report"})
@@ -379,7 +381,7 @@ def test_an_agent_whose_supervisor_is_gone_leaves_nothing(started: Callable[...,
     """As if it had been told: the supervisor's host has died, or somebody has killed it."""
     made = started(HERE)
     member = made.member()
-    member.send({"kind": "spawn", "number": 1, "command": "echo up; sleep 600"})
+    member.send({"kind": "spawn", "number": 1, "command": "echo up; sleep 600", "set": {}})
     made.until(lambda: made.told)
     pidfd = os.pidfd_open(made.fleet._starters[0].process.pid)
     try:

@@ -292,7 +292,7 @@ def test_an_agent_that_does_not_say_that_it_is_over_is_named_in_the_end(job: Job
 def test_a_relays_command_is_run_by_the_agent_of_its_host(host: str, job: Job) -> None:
     """By whichever name; what it says comes back, and its status ends the relay."""
     relay = job.relay(host)
-    assert [{"kind": "spawn", "number": 1, "command": COMMAND["command"]}] == job.told("n2")
+    assert [{"kind": "spawn", "number": 1, "command": COMMAND["command"], "set": {}}] == job.told("n2")
     said = {"number": 1, "end": 1, "data": b"up\n"}
     job.says("n2", "said", **said)
     assert [{"kind": "said", **said}] == relay.receive()
