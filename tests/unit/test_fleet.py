@@ -27,7 +27,7 @@ from rankmap.runtime.fleet import Fleet, Member
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.processes import JOB_VARIABLE, carrying
-from rankmap.runtime.shared_memory import job_directory
+from rankmap.runtime.shared_memory import job_directory, remove_directories
 from rankmap.runtime.starting import Kind
 from rankmap.topology import Allocation
 from tests.children import LIMIT_S, has_ended
@@ -125,9 +125,10 @@ class FleetOfTest:
         return self.fleet.end(gentle=gentle, hurry=lambda: hurry)
 
     def close(self) -> None:
-        """Leave nothing of it."""
+        """Leave nothing of it, nor of an agent that was killed."""
         if not self.ended:
             self.end()
+        remove_directories(self.path)
 
     def left(self) -> list[object]:
         """Return what is left of the job on this host."""
