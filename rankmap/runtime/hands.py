@@ -124,6 +124,7 @@ class Hands:
             case "drain":
                 self._wind_down()
                 self._draining = True
+                self.after_step()
             case "report":
                 self._tell({"kind": "report", "report": self._report()})
             case other:

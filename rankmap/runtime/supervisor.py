@@ -302,6 +302,8 @@ class Supervisor:
                 self._on_failed_start(message)
             case "ended":
                 self._on_rank_end(self.ranks[message["rank"]])
+            case "drained":
+                self._finish_when_over()
             case "service" if not self.finishing:
                 where = f" on {host.name}" if len(self.hosts) > 1 else ""
                 self._on_runtime_end(f"its {message['name']} (pid {message['pid']}){where} ended")
