@@ -30,7 +30,7 @@ from rankmap.report import NodeReport
 from rankmap.runtime import pmi_link, processes, services
 from rankmap.runtime.checking import Checker
 from rankmap.runtime.draining import Drain
-from rankmap.runtime.rank_pipes import RankPipes
+from rankmap.runtime.rank_pipes import ENDS, RankPipes
 from rankmap.runtime.rank_process import RankProcess
 from rankmap.runtime.releasing import release_all
 
@@ -94,6 +94,7 @@ class Hands:
         self._misplacements: list[str] = []
         self._ending = self._released = self._draining = self._drained = False
         self.ranks: dict[int, RankProcess] = {}
+        self._taker = taker
         self.pipes = RankPipes(loop, taker)
         self._drain = Drain(loop, self.pipes, left=self._left_by_ranks, on_end=self._on_drained)
 
@@ -257,6 +258,9 @@ class Hands:
         if not self._drained:
             self._drained = True
             self.pipes.close()
+            for number in self.ranks.keys() - self.pipes.opened if self._released else ():
+                for end in range(ENDS):  # it was to write something, and never got as far
+                    self._taker.feed(number, end, b"")
             self._tell({"kind": "drained"})
 
     def on_wake(self) -> None:

@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rankmap.errors import RuntimeUnusableError, UsageError
+from rankmap.errors import LaunchError, RuntimeUnusableError, UsageError
 from rankmap.runtime.output import LONGEST_LINE_BYTES, LineAssembler, Outlet, Writer
 from rankmap.runtime.rank_pipes import ENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from rankmap.runtime.job import OutputOptions
@@ -114,6 +114,19 @@ class RankOutput:
         """Whether something could not be written where it was asked for."""
         self.unwanted = False
         """Whether the reader of stdout or stderr has had enough (EPIPE)."""
+
+    def open_all(self, ranks: Iterable[int]) -> None:
+        """Make ready for what these ranks write, before any of them does.
+
+        Raises:
+            LaunchError: A file cannot be made.
+        """
+        for rank in ranks:
+            try:
+                self.open(rank)
+            except OSError as error:
+                msg = f"rank {rank}'s output cannot be opened: {error}"
+                raise LaunchError(msg, hint="check the limit on open files (ulimit -n), or --output-dir") from error
 
     def open(self, rank: int) -> None:
         """Make ready for what this rank writes.

@@ -56,6 +56,8 @@ class RankPipes:
         self._pipes: dict[int, _Pipe] = {}
         self._paused: list[_Pipe] = []
         self._n_read = 0
+        self.opened: set[int] = set()
+        """The ranks whose pipes were made."""
 
     def open(self, rank: int) -> list[int]:
         """Return the file descriptors that become this rank's stdout and stderr; the caller closes them.
@@ -63,7 +65,9 @@ class RankPipes:
         Raises:
             OSError: No more descriptors.
         """
-        return [self._open(rank, end) for end in range(ENDS)]
+        fds = [self._open(rank, end) for end in range(ENDS)]
+        self.opened.add(rank)
+        return fds
 
     def _open(self, rank: int, end: int) -> int:
         read_end, write_end = os.pipe()

@@ -254,8 +254,6 @@ class Supervisor:
         self.ranks = self.ending.ranks = [RankState(number=one.rank, host=one.host) for one in plan.iter_ranks()]
         targets = self._session.output_descriptors
         self.output = RankOutput(self.loop.wake, request.output, n_ranks=plan.n_ranks, targets=targets)
-        for rank in self.ranks:
-            self.output.open(rank.number)
         self.hosts = self.ground.prepare(plan, self.output, self._session, self._share)
         socket = str(self.control.door)
         self.ground.tell_head({"kind": "start", "starts": starts, "backend": request.backend, "socket": socket})
@@ -333,6 +331,8 @@ class Supervisor:
             if lines := self.hosts.lines():
                 self._on_mismatch(lines)
             else:
+                assert self.output is not None  # noqa: S101
+                self.output.open_all(rank.number for rank in self.ranks)
                 self.hosts.tell({"kind": "release"})
 
     def _on_mismatch(self, lines: list[str]) -> None:
