@@ -56,6 +56,7 @@ def far_domain(own: set[int]) -> int:
 
 def touch_far_memory(own: set[int], memory: mmap.mmap) -> None:
     """Have the calling thread take its memory from a far domain from now on, and touch this one."""
+    memory.madvise(mmap.MADV_NOHUGEPAGE)  # none of it may lie in a huge page that other memory has a part in
     domain = far_domain(own)
     far = (ctypes.c_ulong * (N_DOMAINS // 64))()
     far[domain // 64] = 1 << domain % 64
