@@ -54,16 +54,21 @@ def far_domain(own: set[int]) -> int:
     return max(zip(map(int, distances), sorted(cpus), strict=True))[1]
 
 
-def touch_far_memory(own: set[int], memory: mmap.mmap) -> None:
-    """Have the calling thread take its memory from a far domain from now on, and touch this one."""
+def far_memory(own: set[int]) -> mmap.mmap:
+    """Have the calling thread take its memory from a far domain from now on, and return some that it took.
+
+    The policy comes first: a mapping joins the one beside it, and a touch there can give both a near huge page.
+    """
     domain = far_domain(own)
     far = (ctypes.c_ulong * (N_DOMAINS // 64))()
     far[domain // 64] = 1 << domain % 64
     number = SET_MEMPOLICY[os.uname().machine]
     if LIBC.syscall(number, ctypes.c_int(MPOL_BIND), far, ctypes.c_ulong(N_DOMAINS)) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    memory = mmap.mmap(-1, TOUCHED_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for offset in range(0, len(memory), mmap.PAGESIZE):
         memory[offset] = 1
+    return memory
 
 
 def compute_until(end_s: float) -> None:
@@ -81,7 +86,7 @@ def sleep_elsewhere(cpu: int, end_s: float) -> None:
 def misbehave(fault: str, end_s: float) -> None:
     """Do this, and return when the time has come."""
     own = os.sched_getaffinity(0)
-    memory = mmap.mmap(-1, TOUCHED_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # no pages before a touch
+    kept: list[mmap.mmap] = []
     match fault:
         case "cpu":
             os.sched_setaffinity(0, {another_cpu(own)})
@@ -98,9 +103,9 @@ def misbehave(fault: str, end_s: float) -> None:
             threading.Thread(target=compute_until, args=(end_s,)).start()
             compute_until(end_s)
         case "far-policy":
-            touch_far_memory(own, memory)
+            kept.append(far_memory(own))
         case "far-pages":
-            thread = threading.Thread(target=touch_far_memory, args=(own, memory))
+            thread = threading.Thread(target=lambda: kept.append(far_memory(own)))
             thread.start()
             thread.join()
         case "none":
@@ -108,7 +113,6 @@ def misbehave(fault: str, end_s: float) -> None:
         case _:
             sys.exit(f"misplaced.py: there is no fault {fault!r}")
     time.sleep(max(0.0, end_s - time.monotonic()))
-    memory.close()
 
 
 def main() -> None:
