@@ -14,13 +14,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankmap.errors import RankmapError
+from rankmap.runtime.branch import Branch
 from rankmap.runtime.door import Door
+from rankmap.runtime.entrance import OUTPUT
 from rankmap.runtime.hands import Hands
 from rankmap.runtime.host_facts import look
 from rankmap.runtime.host_job import HostJob
@@ -28,13 +32,13 @@ from rankmap.runtime.kept import Kept
 from rankmap.runtime.link import connect
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.output import Outlet, Writer
-from rankmap.runtime.preloading import take_piece
+from rankmap.runtime.preloading import write_piece
 from rankmap.runtime.processes import adopt_orphans
 from rankmap.runtime.rank_output import raise_descriptor_limit, require_descriptors
 from rankmap.runtime.wire import frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from rankmap.cpuset import CpuSet
     from rankmap.runtime.session import ControlDirectory
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
 
     ThisHost = Callable[[Mapping[str, str], CpuSet], NodeTopology]
 
-__all__ = ["DOOR", "TICKET_VARIABLE", "serve"]
+__all__ = ["DOOR", "TICKET_VARIABLE", "find_way", "serve"]
 
 TICKET_VARIABLE = "RANKMAP_TICKET"
 DOOR = "door"
@@ -51,6 +55,7 @@ DOOR = "door"
 
 _END_GRACE_S = 5.0
 _PAUSE_S = 0.2
+_STAY_S = 20.0
 # What is this host's own, or the fabric's leave for what the batch system started here.
 _KEPT_VARIABLES = ("SLURMD_NODENAME", "SLINGSHOT_")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -84,37 +89,45 @@ class Agent:
     """One host's agent.
 
     Args:
-        supervisor: The connection to it.
-        output: The one for what the ranks write.
-        job: The job's name.
-        runtime_stays: Whether the runtime goes on when the job has ended.
+        way: How it speaks to its supervisor.
+        ticket: What it was started with.
         this_host: Reads this host's topology, of a job in this environment, the site keeping these CPUs.
         all_gpus: Returns a vendor's GPUs on this host, as they are when it is called.
     """
 
     def __init__(
         self,
-        supervisor: Connection,
-        output: Connection,
+        way: Way,
         *,
-        job: str,
-        runtime_stays: bool,
+        ticket: Mapping[str, Any],
         this_host: ThisHost,
         all_gpus: Callable[[str], tuple[Gpu, ...]],
     ) -> None:
-        self.supervisor = supervisor
+        self.supervisor = way.messages
+        self._early = way.early
         self.this_host = this_host
         self.all_gpus = all_gpus
         self.control: ControlDirectory | None = None
         self.loop = Loop(_SIGNALS, self._on_wake)
         self.at_end = ExitStack()
         self.head: Connection | None = None
+        self.copy: Message | None = None
         self.stdin: int | None = None
-        self.over = False
+        self.over = self.alone = False
         self.gentle = False
         self.environ: dict[str, str] = dict(os.environ)
-        self.kept = Kept(job, runtime_stays=runtime_stays, above=_ancestors())
-        self.output = _Output(output, self.loop.wake)
+        self.kept = Kept(ticket["job"], runtime_stays=ticket["stays"], above=_ancestors())
+        self.output = _Output(way.output, self.loop.wake)
+        self.branch: Branch | None = None
+        if way.below:
+            self.branch = Branch(
+                self.loop,
+                secret=bytes.fromhex(ticket["secret"]),
+                network_prefix=ticket["prefix"],
+                tell=self.tell,
+                take=self.output.feed,
+                crowded=lambda: self.output.full(0, 0),
+            )
         self.hands = Hands(self.loop, self.kept, self.output, tell=self.tell, stdin=self._open_stdin)
 
     def run(self) -> None:
@@ -124,6 +137,7 @@ class Agent:
             if self.kept.shared_memory.fileno() >= 0:
                 self.loop.call_when_readable(self.kept.shared_memory, self._note_files)
             try:
+                self._obey(self._early)
                 while not self.over:
                     self.loop.step()
                     self.hands.after_step()
@@ -146,13 +160,25 @@ class Agent:
             self.kept.wait(timeout_s=_END_GRACE_S)
         stuck = self.kept.end()
         self.hands.close()
+        if self.branch is not None:
+            self._stay_for(self.branch)
         self.output.close(timeout_s=_END_GRACE_S)
         if self.control is not None:
             self.control.remove()
         self.tell({"kind": "over", "stuck": stuck})
 
+    def _stay_for(self, branch: Branch) -> None:
+        """Pass on what those below have to say, until they are gone too; without a supervisor they go by themselves."""
+        end_s = time.monotonic() + _STAY_S
+        while not (self.alone or branch.empty) and time.monotonic() < end_s:
+            self.loop.call_after(_PAUSE_S, lambda: None)
+            self.loop.step()
+        branch.close()
+
     def _on_wake(self, signals: list[int]) -> None:
         self.hands.on_wake()
+        if self.branch is not None:
+            self.branch.resume()
         if signals:  # the batch system ends the job; the supervisor has got the same signal, or will see us go
             self.tell({"kind": "signalled", "number": signals[0]})
 
@@ -162,8 +188,12 @@ class Agent:
         except OSError:
             messages = None
         if messages is None:
-            self.over = True
-        for message in messages or ():
+            self.over = self.alone = True
+            self.loop.forget(self.supervisor)
+        self._obey(messages or ())
+
+    def _obey(self, messages: Sequence[Message]) -> None:
+        for message in messages:
             try:
                 self._do(message)
             except RankmapError as error:
@@ -172,17 +202,16 @@ class Agent:
 
     def _do(self, message: Message) -> None:
         match message["kind"]:
+            case "for" | "all":
+                self._pass_down(message)
             case "look":
                 self._look(message)
             case "spawn":
                 self._spawn(message["number"], message["command"], message["set"])
             case "head":
-                if self.head is not None:
-                    with suppress(OSError):
-                        self.head.send(message["message"])
-            case "file":
-                take_piece(message)
-                self.tell({"kind": "file"})
+                self._tell_head(message["message"])
+            case "copy" | "piece":
+                self._copy(message)
             case "stdin":
                 self._write_stdin(message["data"])
             case "prepare":
@@ -195,6 +224,17 @@ class Agent:
             case _:
                 self.hands.do(message)
 
+    def _pass_down(self, message: Message) -> None:
+        if self.branch is not None:
+            self.branch.say(message)
+        if message["kind"] == "all":
+            self._do(message["message"])
+
+    def _tell_head(self, message: Message) -> None:
+        if self.head is not None:
+            with suppress(OSError):
+                self.head.send(message)
+
     def _look(self, message: Message) -> None:
         """Take over the supervisor's environment, make the job's directories, and say what this host is like."""
         own = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_VARIABLES)}
@@ -204,6 +244,17 @@ class Agent:
         facts, self.control = look(message, self.environ, this_host=self.this_host)
         self.at_end.enter_context(Door(self.loop, self.control.path / DOOR, self._take_in))
         self.tell({"kind": "looked", **facts})
+
+    def _copy(self, message: Message) -> None:
+        """Make a file, or write a piece of it; whoever was not told to make one has no part in it."""
+        if message["kind"] == "copy":
+            self.copy = message
+            write_piece(message["path"], message["mode"])
+        elif self.copy is not None:
+            write_piece(self.copy["path"], self.copy["mode"], message["start"], message["data"])
+        else:
+            return
+        self.tell({"kind": "copied"})
 
     # -- those of this host ---------------------------------------------------------------------------------------
 
@@ -334,26 +385,68 @@ def serve(this_host: ThisHost, all_gpus: Callable[[str], tuple[Gpu, ...]]) -> in
         sys.stderr.write("rankmap: this is started by `rankmap launch`, which hands it a ticket; there is none\n")
         return 2
     os.environ.pop(TICKET_VARIABLE, None)
+    own_name = os.uname().nodename
     try:
-        secret = bytes.fromhex(ticket["secret"])
-        supervisor, output = (connect(ticket["addresses"], secret) for _ in range(2))
+        way = find_way(ticket, own_name)
     except OSError as error:
-        sys.stderr.write(f"rankmap: {os.uname().nodename} cannot reach the job's supervisor: {error}\n")
+        sys.stderr.write(f"rankmap: {own_name} cannot reach the job's supervisor: {error}\n")
         return 1
     raise_descriptor_limit()
     adopt_orphans()
-    who = {
+    Agent(way, ticket=ticket, this_host=this_host, all_gpus=all_gpus).run()
+    return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How an agent speaks to its supervisor.
+
+    Args:
+        messages: The connection to it, or to the agent that stands between it and us.
+        output: The one for what the ranks write.
+        below: Whether others come to us to speak to it.
+        early: What it has said already.
+    """
+
+    messages: Connection
+    output: Connection
+    below: bool
+    early: tuple[Message, ...]
+
+
+def find_way(ticket: Mapping[str, Any], own_name: str) -> Way:
+    """Tell the supervisor who we are, and go where it says: we stay with it, or speak to another agent.
+
+    Args:
+        ticket: What this agent was started with.
+        own_name: What its host calls itself.
+
+    Raises:
+        OSError: We cannot get there.
+    """
+    secret, addresses = bytes.fromhex(ticket["secret"]), ticket["addresses"]
+    who: Message = {
         "kind": "agent",
         "index": ticket.get("index"),
-        "host": os.uname().nodename,
+        "host": own_name,
         "names": [os.environ[name] for name in ("SLURMD_NODENAME",) if name in os.environ],
         "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         "pid": os.getpid(),
     }
-    supervisor.send(who)
-    output.send({**who, "kind": "output"})
-    agent = Agent(
-        supervisor, output, job=ticket["job"], runtime_stays=ticket["stays"], this_host=this_host, all_gpus=all_gpus
-    )
-    agent.run()
-    return 0
+    messages = connect(addresses, secret)
+    messages.send(who)
+    answers: list[Message] | None = []
+    while answers == []:
+        answers = messages.receive()
+    if answers is None:
+        msg = "it has hung up"
+        raise ConnectionError(msg)
+    answer, *early = answers
+    if answer["kind"] == "go":
+        messages.close()
+        addresses = answer["addresses"]
+        messages = connect(addresses, secret)
+        messages.send(who | {"index": answer["index"]})
+    output = connect(addresses, secret)
+    output.send({"kind": OUTPUT})
+    return Way(messages=messages, output=output, below=answer["below"], early=tuple(early))

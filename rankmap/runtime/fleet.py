@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from rankmap.errors import AllocationError, LaunchError
 from rankmap.hostlist import fold
 from rankmap.runtime.ending import Outcome
+from rankmap.runtime.entrance import Entrance
 from rankmap.runtime.host_facts import HostFacts, facts_of
-from rankmap.runtime.link import Listener, own_addresses
+from rankmap.runtime.link import own_addresses
 from rankmap.runtime.starting import agent_starts
-from rankmap.runtime.wire import Frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from rankmap.runtime.wire import Connection, Message
     from rankmap.topology import NodeTopology
 
-__all__ = ["Fleet", "Member"]
+__all__ = ["FANOUT", "Fleet", "Member"]
+
+FANOUT = 64
+"""How many agents one process speaks to; more hosts make a tree."""
 
 _LOG_LINES = 5
-_SEND_TIMEOUT_S = 10.0
 # When one host has failed, how long to wait for what others have to say, so that all are named at once.
 _OTHERS_S = 1.5
 _END_S = 30.0
@@ -38,23 +40,42 @@ _END_S = 30.0
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One host's agent: what is known of it."""
+    """One host's agent: what is known of it.
+
+    Args:
+        name: What the job calls its host.
+        index: Its place among the hosts.
+        connection: To it, while it speaks to us itself.
+        father: The agent that stands between it and us, where one does.
+        door: Where those come in that it stands before: addresses and ports.
+        here: Whether it can be spoken to.
+        own_name: What its host calls itself.
+        boot: Which boot of a host that is.
+        address: Where it came from.
+        facts: What it has found there.
+        problem: Exit status, reason and hint, where its host is of no use.
+        over: Whether it has left nothing behind.
+    """
 
     name: str
     index: int
     connection: Connection | None = None
-    output: Frames | None = None
+    father: Member | None = None
+    door: list[list[str | int]] | None = None
+    here: bool = False
     own_name: str = ""
     boot: str = ""
+    address: str = ""
     facts: HostFacts | None = None
     problem: tuple[int, str, str] | None = None
     over: bool = False
 
     def send(self, message: Message) -> None:
         """Say something to it; when it is gone the loop hears of that."""
-        if self.connection is not None:
-            with suppress(OSError):
-                self.connection.send(message)
+        if self.father is not None:
+            self.father.send({"kind": "for", "index": self.index, "message": message})
+        elif self.connection is not None:
+            self.connection.say(message)
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +97,7 @@ class Fleet:
         job: The job's name.
         look: What every agent is told to look at (host_facts.py).
         network_prefix: Interfaces whose addresses the agents try first.
+        fanout: How many agents speak to the supervisor itself, and how many to each of these, and so on.
         n_spares: How many hosts may turn out to be of no use.
         on_ready: Called when every host has been looked at, with those that can be used.
         on_failure: Called when more cannot be used than may.
@@ -93,6 +115,7 @@ class Fleet:
         job: str,
         look: Message,
         network_prefix: str,
+        fanout: int = FANOUT,
         n_spares: int,
         say: Callable[[str], None],
         on_ready: Callable[[list[HostFacts]], None],
@@ -105,6 +128,7 @@ class Fleet:
         self._job = job
         self._look = look
         self._prefix = network_prefix
+        self._fanout = fanout
         self._n_spares = n_spares
         self._say = say
         self._on_ready = on_ready
@@ -114,23 +138,29 @@ class Fleet:
         self.members = [Member(name=name, index=index) for index, name in enumerate(hosts)]
         self._shapes: dict[str, NodeTopology] = {}
         self._starters: list[_Starter] = []
-        self._newcomers: set[Connection] = set()
-        self._listener: Listener | None = None
+        self._entrance: Entrance | None = None
+        self._waiting: list[tuple[Member, Connection]] = []
         self._ready = self._failed = self._ending = False
         self.take: Callable[[int, int, bytes], None] = lambda _rank, _end, _data: None
         """Takes what ranks write."""
         self.crowded: Callable[[], bool] = lambda: False
         """Says whether no more of it should be read."""
-        self._paused: list[Frames] = []
 
     def start(self, environ: Mapping[str, str]) -> None:
         """Start an agent on every host."""
-        self._listener = Listener(self._loop, self._on_connection)
-        addresses = [[address, self._listener.port] for address in (*own_addresses(self._prefix), "127.0.0.1")]
+        self._entrance = Entrance(
+            self._loop,
+            secret=None,
+            network_prefix=self._prefix,
+            on_agent=self._on_newcomer,
+            take=lambda rank, end, data: self.take(rank, end, data),  # noqa: PLW0108 - another one later
+            crowded=lambda: self.crowded(),  # noqa: PLW0108
+        )
         ticket = {
-            "addresses": addresses,
-            "secret": self._listener.secret.hex(),
+            "addresses": self._entrance.addresses,
+            "secret": self._entrance.secret.hex(),
             "job": self._job,
+            "prefix": self._prefix,
             "stays": False,
         }
         for start in agent_starts(self._kind, [one.name for one in self.members], ticket, environ):
@@ -173,7 +203,7 @@ class Fleet:
         pipe.close()
         status = starter.process.wait()
         for member in self.members:
-            if member.name in starter.start.hosts and member.connection is None and not self._ready:
+            if member.name in starter.start.hosts and not member.here and not self._ready:
                 said = "".join(f"\n  {line}" for line in starter.lines)
                 why = f"{member.name}: `{_short(starter.start)}` ended with status {status}{said}"
                 hint = f"does `{starter.start.argv[0]} ... {member.name}` work by hand, without a password?"
@@ -181,30 +211,20 @@ class Fleet:
 
     # -- they come ------------------------------------------------------------------------------------------------
 
-    def _on_connection(self, connection: Connection) -> None:
-        connection.sock.settimeout(_SEND_TIMEOUT_S)
-        self._newcomers.add(connection)
-        self._loop.call_when_readable(connection, lambda: self._on_first_message(connection))
-
-    def _on_first_message(self, connection: Connection) -> None:
-        messages = connection.receive()
-        if messages == []:
-            return
-        self._newcomers.discard(connection)
-        self._loop.forget(connection)
-        if messages is None:
-            connection.close()
-            return
+    def _on_newcomer(self, connection: Connection, messages: list[Message]) -> None:
         message = messages[0]
         member = self._member(message)
         if member is None:
             connection.close()
-        elif message["kind"] == "output":
-            connection.sock.settimeout(0)
-            member.output = Frames(connection)
-            self._loop.call_when_readable(member.output, partial(self._on_output, member.output))
-        else:
-            self._welcome(member, connection, message)
+            return
+        if member.own_name:
+            connection.close()
+            why = f"{member.name}: two agents have come that are there"
+            hint = "the batch system has started two processes on one host: are its host names unique?"
+            self._problem(member, AllocationError.exit_status, why, hint)
+            return
+        member.own_name, member.boot, member.address = message["host"], message["boot"], self._address(connection)
+        self._seat(member, connection)
 
     def _member(self, message: Message) -> Member | None:
         """Return the member that this agent is."""
@@ -220,15 +240,40 @@ class Fleet:
         self._fail(Outcome(status=AllocationError.exit_status, reason=why, hint="how does the batch system name them?"))
         return None
 
-    def _welcome(self, member: Member, connection: Connection, message: Message) -> None:
-        if member.connection is not None:
+    def _seat(self, member: Member, connection: Connection) -> None:
+        """Have an agent speak to us, or to the one that stands between it and us; that one may have to come first."""
+        father = self._father_of(member)
+        word = {"index": member.index, "below": self._fanout * (member.index + 1) < len(self.members)}
+        if father is None:
+            member.connection = connection
+            connection.say({"kind": "stay", **word})
+            self._loop.call_when_readable(connection, partial(self._on_agent, member, connection))
+            self._welcome(member)
+        elif father.door is None:
+            self._waiting.append((member, connection))
+        else:
+            member.father = father
+            connection.say({"kind": "go", "addresses": father.door, **word})
             connection.close()
-            why = f"{member.name}: two agents have come that are there"
-            hint = "the batch system has started two processes on one host: are its host names unique?"
-            self._problem(member, AllocationError.exit_status, why, hint)
-            return
-        member.connection, member.own_name, member.boot = connection, message["host"], message["boot"]
-        self._loop.call_when_readable(connection, partial(self._on_agent, member))
+
+    def _father_of(self, member: Member) -> Member | None:
+        """Return the agent that stands between this one and us, of those that are there or may still come."""
+        index = member.index
+        while index >= self._fanout:
+            index = index // self._fanout - 1
+            father = self.members[index]
+            if father.here or father.problem is None:
+                return father
+        return None
+
+    def _seat_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for member, connection in waiting:
+            self._seat(member, connection)
+
+    def _welcome(self, member: Member) -> None:
+        """Have an agent that has come look at its host."""
+        member.here = True
         for other in self.members:
             if other is not member and (other.own_name, other.boot) == (member.own_name, member.boot):
                 why = f"{other.name} and {member.name} are the same host: both call themselves {member.own_name}"
@@ -237,43 +282,63 @@ class Fleet:
                 return
         member.send(self._look)
 
-    def _on_agent(self, member: Member) -> None:
-        assert member.connection is not None  # noqa: S101
+    def _on_agent(self, member: Member, connection: Connection) -> None:
         try:
-            messages = member.connection.receive()
+            messages = connection.receive()
         except OSError:
             messages = None
         for message in messages or ():
-            match message["kind"]:
-                case "looked":
-                    member.facts = facts_of(member.name, message, self._shapes, address=self._address(member))
-                    self._look_whether_ready()
-                case "trouble" if not self._ready:
-                    reason = f"{member.name}: {message['reason']}"
-                    self._problem(member, message["status"], reason, message["hint"])
-                case "over" if message["stuck"]:
-                    member.over = self._ending
-                    pids = ", ".join(map(str, message["stuck"]))
-                    self._say(f"{member.name}: processes {pids} cannot be ended: stuck in the kernel, or not ours")
-                case "over":
-                    member.over = True
-                case _:
-                    self._on_message(member, message)
+            self._hear(member, message)
         if messages is None:
-            self._drop(member)
-            if not self._ready:
-                why = f"{member.name}: rankmap's agent there has ended"
-                self._problem(member, LaunchError.exit_status, why, "is there room for it (memory, processes)?")
-            elif not (member.over and self._ending) and member.problem is None:  # by a mistake of its own, too
-                self._on_lost(member)
+            self._miss(member)
 
-    def _address(self, member: Member) -> str:
+    def _hear(self, member: Member, message: Message) -> None:
+        match message["kind"]:
+            case "below":
+                child = self.members[message["index"]]
+                if message["message"] is None:
+                    self._miss(child)
+                else:
+                    self._hear(child, message["message"])
+            case "agent":  # it has found the one that stands before it
+                self._welcome(member)
+            case "door":
+                member.door = message["addresses"]
+                self._seat_waiting()
+            case "looked":
+                member.facts = facts_of(member.name, message, self._shapes, address=member.address)
+                self._look_whether_ready()
+            case "trouble" if not self._ready:
+                reason = f"{member.name}: {message['reason']}"
+                self._problem(member, message["status"], reason, message["hint"])
+            case "over" if message["stuck"]:
+                member.over = self._ending
+                pids = ", ".join(map(str, message["stuck"]))
+                self._say(f"{member.name}: processes {pids} cannot be ended: stuck in the kernel, or not ours")
+            case "over":
+                member.over = True
+            case _:
+                self._on_message(member, message)
+
+    def _miss(self, member: Member) -> None:
+        """Note that an agent is gone, and with it the way to those that it stood before."""
+        self._drop(member)
+        if not self._ready:
+            why = f"{member.name}: rankmap's agent there has ended"
+            self._problem(member, LaunchError.exit_status, why, "is there room for it (memory, processes)?")
+        elif not (member.over and self._ending) and member.problem is None:  # by a mistake of its own, too
+            self._on_lost(member)
+        for other in self.members:
+            if other.father is member and other.here:
+                self._miss(other)
+
+    def _address(self, connection: Connection) -> str:
         """Return the address of a host; one that came over the loopback is this one."""
-        assert member.connection is not None  # noqa: S101
-        peer: str = member.connection.sock.getpeername()[0].removeprefix("::ffff:")
+        peer: str = connection.sock.getpeername()[0].removeprefix("::ffff:")
         return (own_addresses(self._prefix) or (peer,))[0] if peer.startswith("127.") else peer
 
     def _drop(self, member: Member) -> None:
+        member.here = False
         if member.connection is not None:
             self._loop.forget(member.connection)
             member.connection.close()
@@ -291,6 +356,7 @@ class Fleet:
         if member.problem is not None:
             return
         member.problem = status, reason, hint
+        self._loop.call_after(0, self._seat_waiting)  # it may be one that they have waited for
         n_problems = sum(one.problem is not None for one in self.members)
         if n_problems <= self._n_spares:
             self._say(f"not used: {reason}")
@@ -312,25 +378,16 @@ class Fleet:
             self._failed = True
             self._on_failure(outcome)
 
-    # -- what ranks write -----------------------------------------------------------------------------------------
-
-    def _on_output(self, frames: Frames) -> None:
-        if self.crowded():
-            self._loop.forget(frames)
-            self._paused.append(frames)
-            return
-        found = frames.read()
-        for rank, end, data in found or ():
-            self.take(rank, end, data)
-        if found is None:
-            self._loop.forget(frames)
-            frames.close()
-
     def resume(self) -> None:
         """Read on where output waited for room."""
-        paused, self._paused = self._paused, []
-        for frames in paused:
-            self._loop.call_when_readable(frames, partial(self._on_output, frames))
+        if self._entrance is not None:
+            self._entrance.resume()
+
+    def send_all(self, message: Message) -> None:
+        """Say something to every agent."""
+        for member in self.members:
+            if member.father is None:
+                member.send({"kind": "all", "message": message})
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -342,22 +399,17 @@ class Fleet:
             hurry: Whether somebody does not want to wait any longer, asked again and again.
         """
         self._ending = True
-        for member in self.members:
-            member.send({"kind": "over", "gentle": gentle})
+        self.send_all({"kind": "over", "gentle": gentle})
         end_s = time.monotonic() + _END_S
-        while any(one.connection is not None for one in self.members) and time.monotonic() < end_s and not hurry():
+        while any(one.here for one in self.members) and time.monotonic() < end_s and not hurry():
             self._loop.call_after(0.1, lambda: None)
             self._loop.step()
         for member in self.members:
             self._drop(member)
-            if member.output is not None and member.output.fileno() >= 0:
-                self._loop.forget(member.output)
-                member.output.close()
-        for connection in self._newcomers:
-            self._loop.forget(connection)
+        for _, connection in self._waiting:
             connection.close()
-        if self._listener is not None:
-            self._listener.close()
+        if self._entrance is not None:
+            self._entrance.close()
         for starter in self._starters:
             with suppress(subprocess.TimeoutExpired):
                 starter.process.wait(timeout=max(0.0, min(2.0, end_s - time.monotonic())))

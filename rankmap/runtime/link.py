@@ -114,12 +114,13 @@ class Listener:
     Args:
         loop: The supervisor's.
         on_connection: Called with each.
+        secret: What they have to know; None makes one.
     """
 
-    def __init__(self, loop: Loop, on_connection: Callable[[Connection], None]) -> None:
+    def __init__(self, loop: Loop, on_connection: Callable[[Connection], None], secret: bytes | None = None) -> None:
         self._loop = loop
         self._on_connection = on_connection
-        self.secret = secrets.token_bytes(32)
+        self.secret = secret or secrets.token_bytes(32)
         self._sock = socket.create_server(("", 0), backlog=4096)
         self._sock.settimeout(0)
         self.port: int = self._sock.getsockname()[1]

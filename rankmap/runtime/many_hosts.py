@@ -42,6 +42,7 @@ class ManyHosts:
         job: The job's name.
         look: What every agent is told to look at.
         network_prefix: Interfaces whose addresses agents try first.
+        fanout: How many agents one process speaks to (fleet.py).
         n_spares: How many hosts may turn out to be of no use.
         preload: A file that every host gets a copy of, and where (preloading.py); None: nothing.
         environ: What the agents' starters have.
@@ -56,6 +57,7 @@ class ManyHosts:
         job: str,
         look: Message,
         network_prefix: str,
+        fanout: int,
         n_spares: int,
         preload: tuple[Path, Path] | None,
         environ: Mapping[str, str],
@@ -64,7 +66,14 @@ class ManyHosts:
         self.facts: Sequence[HostFacts] = ()
         self._choose = choose
         self._environ = environ
-        self._words = {"kind": kind, "hosts": hosts, "job": job, "look": look, "network_prefix": network_prefix}
+        self._words = {
+            "kind": kind,
+            "hosts": hosts,
+            "job": job,
+            "look": look,
+            "network_prefix": network_prefix,
+            "fanout": fanout,
+        }
         self._n_spares = n_spares
         self._preload = preload
         self._fleet: Fleet | None = None
@@ -112,7 +121,8 @@ class ManyHosts:
             self._listening.on_ready()
             return
         source, target = self._preload
-        self._copying = Copying(source, target, members, then=self._listening.on_ready)
+        assert self._fleet is not None  # noqa: S101
+        self._copying = Copying(source, target, members, self._fleet.send_all, then=self._listening.on_ready)
 
     def prepare(
         self, plan: Plan, output: RankOutput, around: Surroundings, job_of: Callable[[HostFacts, int, int], HostJob]
@@ -142,9 +152,9 @@ class ManyHosts:
                 self._listening.on_head(message["message"])
             case "said" | "exited":
                 self._answer_relay(message)
-            case "file":
+            case "copied":
                 assert self._copying is not None  # noqa: S101 - it answers a piece of a file
-                self._copying.send_next(member)
+                self._copying.note(member)
             case "stdin":
                 self._read_stdin(member)
             case "signalled":  # by the batch system, which sends it to all of a job

@@ -1,6 +1,6 @@
 """``--preload``: a copy of a file on every host before the ranks start, so that they do not all read it from one disk.
 
-The supervisor reads the file once and sends it to each agent in pieces, the next one when the last has been written.
+The supervisor reads the file once and sends it in pieces to the agents, which pass it on to those below them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rankmap.runtime.fleet import Member
     from rankmap.runtime.wire import Message
 
-__all__ = ["FOLDER", "Copying", "preloaded", "take_piece"]
+__all__ = ["FOLDER", "Copying", "preloaded", "write_piece"]
 
 FOLDER = "preload"
 """Where the copies are, in the job's directory on each host."""
@@ -30,23 +30,34 @@ _HINT = "name a program or a script"
 
 
 class Copying:
-    """Copies one file to several hosts.
+    """Copies one file to several hosts: a piece to all at once, the next one when all have written it.
 
     Args:
         source: The file.
         target: The name of the copy, the same on every host.
         members: The hosts' agents.
+        send_all: Says something to every agent of the job; those that were not told of the copy take no pieces.
         then: Called when all have it.
 
     Raises:
         UsageError: It cannot be read.
     """
 
-    def __init__(self, source: Path, target: Path, members: Sequence[Member], *, then: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        source: Path,
+        target: Path,
+        members: Sequence[Member],
+        send_all: Callable[[Message], None],
+        *,
+        then: Callable[[], None],
+    ) -> None:
         self._source = source
-        self._target = target
+        self._send_all = send_all
         self._then = then
-        self._sent: dict[Member, int | None] = dict.fromkeys(members)
+        self._members = frozenset(members)
+        self._waiting = set(members)
+        self._n_sent = 0
         try:
             mode = source.stat().st_mode
             if not stat.S_ISREG(mode):  # a pipe would be waited for, /dev/zero has no end
@@ -55,40 +66,40 @@ class Copying:
             self._file = source.open("rb")
         except OSError as error:
             raise _unreadable(source, error) from error
-        self._mode = stat.S_IMODE(mode)
         for member in members:
-            self.send_next(member)
+            member.send({"kind": "copy", "path": str(target), "mode": stat.S_IMODE(mode)})
 
-    def send_next(self, member: Member) -> None:
-        """Send the next piece to this one, which has written the last."""
-        start = self._sent[member]
+    def note(self, member: Member) -> None:
+        """Note that an agent has written what it was sent."""
+        self._waiting.discard(member)
+        if not self._waiting:
+            self._send_next()
+
+    def _send_next(self) -> None:
         try:
-            data = os.pread(self._file.fileno(), _PIECE_BYTES, start or 0)
+            data = os.pread(self._file.fileno(), _PIECE_BYTES, self._n_sent)
         except OSError as error:
             raise _unreadable(self._source, error) from error
-        if not data and start is not None:  # also an empty file is one piece
-            del self._sent[member]
-            if not self._sent:
-                self._file.close()
-                self._then()
+        if not data:
+            self._file.close()
+            self._then()
             return
-        at = start or 0
-        self._sent[member] = at + len(data)
-        member.send({"kind": "file", "path": str(self._target), "mode": self._mode, "start": at, "data": data})
+        self._waiting = set(self._members)
+        self._send_all({"kind": "piece", "start": self._n_sent, "data": data})
+        self._n_sent += len(data)
 
 
-def take_piece(message: Message) -> None:
+def write_piece(path: str, mode: int, start: int = 0, data: bytes = b"") -> None:
     """Write a piece of a file, on the host that it was sent to.
 
     Raises:
         RuntimeUnusableError: There is no room for it.
     """
-    path = message["path"]
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, message["mode"] | stat.S_IWUSR)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode | stat.S_IWUSR)
         try:
-            os.pwrite(descriptor, message["data"], message["start"])
+            os.pwrite(descriptor, data, start)
         finally:
             os.close(descriptor)
     except OSError as error:

@@ -6,7 +6,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankmap.errors import UsageError
 from rankmap.runtime.agent import DOOR
+from rankmap.runtime.fleet import FANOUT
 from rankmap.runtime.host_choice import chosen
 from rankmap.runtime.job import START_TIMEOUT_HOST_S, START_TIMEOUT_S, START_TIMEOUT_SEVERAL_S
 from rankmap.runtime.link import PREFERRED
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from rankmap.runtime.wire import Message
     from rankmap.topology import Allocation
 
-__all__ = ["dragons_environment", "looked_for", "several", "start_timeout_s"]
+__all__ = ["dragons_environment", "fanout_of", "looked_for", "several", "start_timeout_s"]
+
+FANOUT_VARIABLE = "RANKMAP_FANOUT"
 
 
 def start_timeout_s(reach: Reach | None) -> float:
@@ -67,6 +71,19 @@ def looked_for(
     return [[] if one.path == str(copy) else list(argv) for argv, one in pairs]
 
 
+def fanout_of(environ: Mapping[str, str]) -> int:
+    """Return how many agents one process speaks to: what the user's environment says, else FANOUT.
+
+    Raises:
+        UsageError: That is no number, or none that makes a tree.
+    """
+    text = environ.get(FANOUT_VARIABLE, str(FANOUT))
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        msg = f"{FANOUT_VARIABLE}={text!r} in the environment: it is a whole number from 1 on"
+        raise UsageError(msg, hint=f"unset it for {FANOUT}")
+    return int(text)
+
+
 def several(
     reach: Reach,
     look: Message,
@@ -93,6 +110,7 @@ def several(
         job=Path(look["control"]).name,
         look=look,
         network_prefix=reach.fabric.network_prefix or PREFERRED,
+        fanout=fanout_of(environ),
         n_spares=choice.n_spares,
         preload=None if file is None or copy is None else (file, copy),
         environ=environ,

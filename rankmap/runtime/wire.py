@@ -15,6 +15,7 @@ import marshal
 import os
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rankmap.errors import LaunchError
@@ -69,8 +70,16 @@ class Connection:
         if sent < len(data):
             self.sock.sendall(data[sent:])
 
-    def receive(self) -> list[Message] | None:
-        """Read once and return the messages that are now complete; None when the other end is gone.
+    def say(self, message: Message) -> None:
+        """Send one message; when it cannot be sent whole, whoever reads from here sees that the other end is gone."""
+        try:
+            self.send(message)
+        except OSError:
+            with suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+    def receive(self, n_most: int | None = None) -> list[Message] | None:
+        """Read once and return the messages, at most so many, that are now complete; None when the other end is gone.
 
         A non-blocking socket that has nothing to read gives an empty list; a blocking one waits.
 
@@ -86,8 +95,16 @@ class Connection:
         if not data:
             return None
         self._buffer += data
+        return self.complete(n_most)
+
+    def complete(self, n_most: int | None = None) -> list[Message]:
+        """Return the messages, at most so many, that have come whole and were not returned yet.
+
+        Raises:
+            LaunchError: What came is not a message.
+        """
         messages: list[Message] = []
-        while len(self._buffer) >= _LENGTH_BYTES:
+        while len(self._buffer) >= _LENGTH_BYTES and len(messages) != n_most:
             end = _LENGTH_BYTES + int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
             if end > _MAX_MESSAGE_BYTES:
                 msg = f"a message of {end} bytes came over rankmap's socket; the most is {_MAX_MESSAGE_BYTES}"
@@ -97,6 +114,12 @@ class Connection:
             messages.append(_parse(bytes(self._buffer[_LENGTH_BYTES:end])))
             del self._buffer[:end]
         return messages
+
+    def take_rest(self) -> bytes:
+        """Return what has come and is no message yet, for who reads on without messages."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
 
     def close(self) -> None:
         """Close this end; the other one sees the end of the stream."""
@@ -124,12 +147,12 @@ class Frames:
     """Reads frames from a connection that carries nothing else.
 
     Args:
-        connection: A non-blocking one.
+        connection: A non-blocking one; what it has read already is the beginning.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._buffer = b""
+        self._buffer = connection.take_rest()
 
     def fileno(self) -> int:
         """Return the socket's file descriptor, for selectors."""
@@ -142,9 +165,7 @@ class Frames:
         except BlockingIOError:
             return []
         except OSError:
-            return None
-        if not data:
-            return None
+            data = b""
         buffer = self._buffer + data
         frames, start = [], 0
         while len(buffer) - start >= _FRAME.size:
@@ -155,7 +176,7 @@ class Frames:
             frames.append((rank, end, buffer[start + _FRAME.size : stop]))
             start = stop
         self._buffer = buffer[start:]
-        return frames
+        return frames if data or frames else None
 
     def close(self) -> None:
         """Close this end."""

@@ -110,7 +110,8 @@ def test_the_whole_is_the_sum_of_the_nodes(nodes: Allocation, data: st.DataObjec
         else:
             assert whole.ranks == report.ranks
         positions = sorted(position for row in report.nodes for position in row.nodes)
-        assert positions == [node.node_index for node in plan.nodes]
+        indices = [node.node_index for node in plan.nodes]
+        assert positions == (indices if len(indices) > 1 else [])  # one node is the job itself
         for row in report.nodes:
             runs = [shifted(row.runs, i * row.step) for i in range(len(row.nodes))]
             on_nodes = [[rank.rank for rank in plan.ranks_on(position)] for position in row.nodes]

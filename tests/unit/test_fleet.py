@@ -411,18 +411,3 @@ def test_an_agent_that_was_sent_a_signal_says_so(started: Callable[..., FleetOfT
     made.fleet._starters[0].process.terminate()
     made.until(lambda: made.told)
     assert [{"kind": "signalled", "number": signal.SIGTERM}] == made.told
-
-
-def test_output_waits_while_there_is_no_room_for_it(started: Callable[..., FleetOfTest]) -> None:
-    """It is read on when there is, and nothing is lost."""
-    made = started(HERE)
-    made.member()
-    made.until(lambda: made.fleet.members[0].output is not None)
-    made.fleet.crowded = lambda: True
-    frames = made.fleet.members[0].output
-    assert frames is not None
-    made.fleet._on_output(frames)
-    assert [frames] == made.fleet._paused
-    made.fleet.crowded = lambda: False
-    made.fleet.resume()
-    assert [] == made.fleet._paused

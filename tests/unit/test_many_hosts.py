@@ -74,6 +74,7 @@ class Job:
             job="rankmap-x",
             look={"kind": "look"},
             network_prefix="",
+            fanout=4,
             n_spares=0,
             preload=preload,
             environ={},
@@ -86,7 +87,9 @@ class Job:
         for index, facts in enumerate(self.facts):
             ours, theirs = self.pair()
             self.agents[facts.name] = theirs
-            member = Member(name=facts.name, index=index, connection=ours, own_name=facts.own_name, facts=facts)
+            member = Member(
+                name=facts.name, index=index, connection=ours, here=True, own_name=facts.own_name, facts=facts
+            )
             self.fleet.members.append(member)
         self.ended = False
         stack.callback(self.close)
@@ -209,10 +212,15 @@ def test_the_job_is_ready_when_all_its_hosts_have_the_file(start: Callable[..., 
     source.write_bytes(b"data")
     job = start(preload=(source, tmp_path / "copy"))
     job.ground._on_ready(job.facts)
-    assert [[b"data"], [b"data"], []] == [[piece["data"] for piece in job.told(name)] for name in NAMES]
-    job.says("n1", "file")
-    assert [] == job.heard
-    job.says("n2", "file")
+    assert [["copy"], ["copy"], []] == [[message["kind"] for message in job.told(name)] for name in NAMES]
+    for name in NAMES[:2]:
+        assert [] == job.heard
+        job.says(name, "copied")
+    piece = {"kind": "all", "message": {"kind": "piece", "start": 0, "data": b"data"}}
+    assert [[piece]] * 3 == [job.told(name) for name in NAMES]
+    for name in NAMES[:2]:
+        assert [] == job.heard
+        job.says(name, "copied")
     assert [("ready", None)] == job.heard
 
 

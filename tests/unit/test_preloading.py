@@ -11,7 +11,7 @@ import pytest
 from rankmap.errors import RuntimeUnusableError, UsageError
 from rankmap.runtime import preloading
 from rankmap.runtime.application import Application
-from rankmap.runtime.preloading import Copying, preloaded, take_piece
+from rankmap.runtime.preloading import Copying, preloaded, write_piece
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ class Host:
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
+        self.mode = 0
 
     def send(self, message: Message) -> None:
         """Take a message."""
@@ -34,13 +35,19 @@ class Host:
 
 
 class Job:
-    """A copy to so many hosts, each with a directory of its own."""
+    """A copy to all but the last of so many hosts, each with a directory of its own."""
 
     def __init__(self, source: Path, folder: Path, n_hosts: int) -> None:
-        self.hosts = [Host() for _ in range(n_hosts)]
+        self.hosts = [Host() for _ in range(n_hosts + 1)]
         self.folder = folder
         self.n_done = 0
-        self.copying = Copying(source, Path("preload/app"), cast("Sequence[Member]", self.hosts), then=self.done)
+        members = cast("Sequence[Member]", self.hosts[:-1])
+        self.copying = Copying(source, Path("preload/app"), members, self.send_all, then=self.done)
+
+    def send_all(self, message: Message) -> None:
+        """Send every host a message."""
+        for host in self.hosts:
+            host.send(message)
 
     def done(self) -> None:
         """Note that all have it."""
@@ -51,13 +58,18 @@ class Job:
         return self.folder / f"n{host}" / "preload" / "app"
 
     def step(self, host: int) -> bool:
-        """Let a host write its piece and say so; return whether it had one."""
+        """Let a host do what it was told and say so; return whether it was told something."""
         if not self.hosts[host].sent:
             return False
         (message,) = self.hosts[host].sent
         self.hosts[host].sent.clear()
-        take_piece({**message, "path": str(self.folder / f"n{host}" / message["path"])})
-        self.copying.send_next(cast("Member", self.hosts[host]))
+        if message["kind"] == "copy":
+            assert "preload/app" == message["path"]
+            self.hosts[host].mode = message["mode"]
+            write_piece(str(self.copy(host)), message["mode"])
+        else:
+            write_piece(str(self.copy(host)), self.hosts[host].mode, message["start"], message["data"])
+        self.copying.note(cast("Member", self.hosts[host]))
         return True
 
 
@@ -71,17 +83,17 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_every_host_gets_the_file_piece_by_piece(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next one when the last was written: a slow host has one piece to itself, and all wait for it in the end."""
+    """The next one when all have written the last: none has more than one piece to itself."""
     monkeypatch.setattr(preloading, "_PIECE_BYTES", 4)
     job = Job(source, tmp_path, 2)
-    assert [(0, b"0123"), (0, b"0123")] == [(one.sent[0]["start"], one.sent[0]["data"]) for one in job.hosts]
-    while job.step(0):
-        pass
-    assert (b"0123456789", False, 0) == (job.copy(0).read_bytes(), job.copy(1).exists(), job.n_done)
-    assert 1 == len(job.hosts[1].sent)
-    while job.step(1):
-        pass
-    assert (b"0123456789", 1) == (job.copy(1).read_bytes(), job.n_done)
+    assert job.step(0)
+    assert not job.step(0)  # it waits for the other
+    assert job.step(1)
+    assert [(0, b"0123")] * 3 == [(one.sent[0]["start"], one.sent[0]["data"]) for one in job.hosts]
+    while job.step(0) and job.step(1):
+        job.hosts[2].sent.clear()
+    assert [b"0123456789"] * 2 == [job.copy(host).read_bytes() for host in (0, 1)]
+    assert (False, 1) == (job.copy(2).exists(), job.n_done)
     assert [0o750, 0o750] == [job.copy(host).stat().st_mode & 0o777 for host in (0, 1)]
     assert 0o700 == job.copy(0).parent.stat().st_mode & 0o777
 
@@ -94,16 +106,17 @@ def test_a_file_of_any_size_comes_whole(
     monkeypatch.setattr(preloading, "_PIECE_BYTES", 4)
     source.write_bytes(b"x" * size)
     job = Job(source, tmp_path, 1)
-    n_pieces = 0
+    n_pieces = -1
     while n_pieces < 3 and job.step(0):
         n_pieces += 1
-    assert (b"x" * size, 1, max(1, -(-size // 4))) == (job.copy(0).read_bytes(), job.n_done, n_pieces)
+    assert (b"x" * size, 1, -(-size // 4)) == (job.copy(0).read_bytes(), job.n_done, n_pieces)
 
 
 def test_a_file_that_nobody_may_write_is_copied_all_the_same(source: Path, tmp_path: Path) -> None:
     """Its pieces come one by one, each of which opens it again."""
     source.chmod(0o555)
     job = Job(source, tmp_path, 1)
+    assert job.step(0)
     assert job.step(0)
     assert (b"0123456789", 0o755) == (job.copy(0).read_bytes(), job.copy(0).stat().st_mode & 0o777)
 
@@ -124,18 +137,16 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_a_host_without_room_says_so(tmp_path: Path) -> None:
     """With the file, the reason, and what to do."""
     (tmp_path / "file").write_text("")
-    piece = {"kind": "file", "path": f"{tmp_path}/file/preload/app", "mode": 0o755, "start": 0, "data": b"x"}
     with pytest.raises(RuntimeUnusableError) as refused:
-        take_piece(piece)
+        write_piece(f"{tmp_path}/file/preload/app", 0o755)
     assert f"--preload: {tmp_path}/file/preload/app cannot be written: Not a directory" == refused.value.message
     assert "TMPDIR" in refused.value.hint
 
 
 def test_a_full_device_is_said() -> None:
     """As the kernel says it."""
-    piece = {"kind": "file", "path": "/dev/full", "mode": 0o755, "start": 0, "data": b"x"}
     with pytest.raises(RuntimeUnusableError, match="/dev/full cannot be written: No space left on device"):
-        take_piece(piece)
+        write_piece("/dev/full", 0o755, 0, b"x")
 
 
 def app(path: str, *words: str, cwd: Path) -> Application:
