@@ -289,7 +289,7 @@ def test_an_agent_that_does_not_say_that_it_is_over_is_named_in_the_end(job: Job
     """Nobody knows what is left there; all are told, and the connections are closed."""
     job.fleet.members[1].over = True
     assert ["n1", "n3"] == job.end()
-    over: list[Message] = [{"kind": "over", "gentle": True}]
+    over: list[Message] = [{"kind": "all", "message": {"kind": "over", "gentle": True}}]
     assert [over, over, over] == [job.told(name) for name in NAMES]
 
 
