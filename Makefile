@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e oracle fuzz check bench chaos clean-launches scripts fmt golden-update dist clean
+.PHONY: help demo test e2e oracle fuzz check bench bench-hosts chaos clean-launches scripts fmt golden-update dist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ check: .venv/.dev-installed ## lint, format, types, direction of imports
 bench: .venv/.dev-installed ## measure against mpirun and bare Dragon
 	$(MAKE) -C mpi_examples
 	$(BIN)/python scripts/bench.py
+
+bench-hosts: .venv/.dev-installed ## measure on two fake hosts against mpirun over ssh and bare Dragon (root)
+	$(MAKE) -C mpi_examples
+	$(BIN)/python scripts/bench_hosts.py
 
 chaos: .venv/.dev-installed ## play faults at random for MINUTES (30), and check that each job ends as it has to
 	$(BIN)/python scripts/chaos.py --minutes $(MINUTES)

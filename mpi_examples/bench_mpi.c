@@ -9,6 +9,7 @@
  * latency_4kib_us, latency_2mib_us          half a round trip of that size
  * bandwidth_4kib_gb_s, bandwidth_2mib_gb_s  that size over that time (10^9 bytes a second)
  * barrier_us, comm_dup_us                   of all ranks; MPI_Comm_free is outside the time
+ * allreduce_us, allreduce_64kib_us          of all ranks, the sum of one double, and of 64 KiB of them
  * init_s, finalize_s                        of rank 0, once
  */
 #include <mpi.h>
@@ -43,6 +44,10 @@ static void ping_pong(int bytes) {
 static void barrier(int unused) {
     (void)unused;
     MPI_Barrier(MPI_COMM_WORLD);
+}
+
+static void allreduce(int bytes) {
+    MPI_Allreduce(buffer, buffer + LARGEST / 2, bytes / (int)sizeof(double), MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
 }
 
 static int ascending(const void *one, const void *other) {
@@ -118,6 +123,8 @@ int main(int argc, char **argv) {
     double large = timed(ping_pong, LARGEST, 100, repeats) / 2;
     double all = timed(barrier, 0, 5000, repeats);
     double dup = timed_dup(100, repeats);
+    double sum = timed(allreduce, sizeof(double), 5000, repeats);
+    double sums = timed(allreduce, 64 << 10, 500, repeats);
 
     free(buffer);
     start = seconds();
@@ -125,8 +132,9 @@ int main(int argc, char **argv) {
     if (rank == 0)
         printf("{\"ranks\": %d, \"repeats\": %d, \"latency_us\": %.3f, \"latency_4kib_us\": %.3f, \"latency_2mib_us\": %.3f, "
                "\"bandwidth_4kib_gb_s\": %.3f, \"bandwidth_2mib_gb_s\": %.3f, \"barrier_us\": %.3f, \"comm_dup_us\": %.3f, "
+               "\"allreduce_us\": %.3f, \"allreduce_64kib_us\": %.3f, "
                "\"init_s\": %.4f, \"finalize_s\": %.4f}\n",
                n_ranks, repeats, small * 1e6, medium * 1e6, large * 1e6, 4096 / medium / 1e9, LARGEST / large / 1e9, all * 1e6,
-               dup * 1e6, init, seconds() - start);
+               dup * 1e6, sum * 1e6, sums * 1e6, init, seconds() - start);
     return 0;
 }

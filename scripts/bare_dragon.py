@@ -1,6 +1,7 @@
 """What a user writes today: R MPI ranks with one Dragon Policy each, and no rankmap. The peer of scripts/bench.py.
 
-Run as ``dragon -s scripts/bare_dragon.py CPUS[:CPUS]... APP [ARGS]...``; CPUS is a comma list, one per rank.
+Run as ``dragon -s scripts/bare_dragon.py CPUS[:CPUS]... APP [ARGS]...``; CPUS is a comma list, one per rank. In a
+runtime on several nodes (``--wlm ssh --hostlist A,B`` in place of ``-s``) the ranks take them in turn.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from dragon.native.process_group import ProcessGroup
 
 def main(cpu_lists: str, *command: str) -> None:
     """Start the ranks, wait for them, close the group."""
-    node = Node(System().nodes[0])
+    nodes = [Node(number) for number in System().nodes]
     group = ProcessGroup(restart=False, pmi=PMIBackend.PMIX)
-    for cpus in cpu_lists.split(":"):
+    for rank, cpus in enumerate(cpu_lists.split(":")):
         policy = Policy(
             placement=Policy.Placement.HOST_NAME,
-            host_name=node.hostname,
+            host_name=nodes[rank % len(nodes)].hostname,
             cpu_affinity=[int(cpu) for cpu in cpus.split(",")],
         )
         group.add_process(

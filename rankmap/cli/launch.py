@@ -23,6 +23,7 @@ from rankmap.exporters.report import table
 from rankmap.gpu_makers import of_one_maker
 from rankmap.planner import plan
 from rankmap.replaying import replay
+from rankmap.runtime.dragon_network import usual_transport
 from rankmap.runtime.dry_run import dry_run_text
 from rankmap.runtime.host_choice import HostChoice
 from rankmap.runtime.inside import wait_until_read
@@ -155,7 +156,8 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
 @click.option(
     "--transport",
     type=click.Choice(["tcp", "hsta"]),
-    help="What Dragon's own messages between hosts go by; without it, what Dragon is configured for.",
+    help="What Dragon's own messages between hosts go by; without it hsta where dragon-config has been told of a "
+    "fabric's library, else tcp.",
 )
 @click.option(
     "--network-prefix",
@@ -260,7 +262,7 @@ def launch(  # noqa: PLR0913 - one argument per option
         choice=HostChoice(n_nodes=n_nodes, n_spares=n_spares, equal=require_equal, drop_odd=drop_odd),
     )
     _check_writable(report_file)
-    fabric = Fabric(transport=transport or "", network_prefix=network_prefix, words=dragon_words)
+    fabric = Fabric(transport=transport or usual_transport(), network_prefix=network_prefix, words=dragon_words)
     reach = (
         None
         if in_runtime(os.environ)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 from functools import reduce
+from importlib.util import find_spec
 from operator import and_
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.runtime.network_config import RuntimeHost, network_config
@@ -12,19 +15,43 @@ from rankmap.runtime.starting import dragon_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from rankmap.runtime.host_facts import HostFacts
     from rankmap.runtime.starting import Reach
 
-__all__ = ["some_ports", "words_for"]
+__all__ = ["some_ports", "usual_transport", "words_for"]
 
 _FIRST_PORT, _LAST_PORT = 10_000, 32_000
 """Above the services' ports, and below those that Linux gives to connections (ip(7), ip_local_port_range)."""
 
 _N_ASKED = 24
 _N_PORTS = 3
+_FABRIC_LIBRARIES = ("ofi_runtime_lib", "ucx_runtime_lib")
 _PORT_VARIABLE = "DRAGON_TRANSPORT_TCP_PORT"
+
+
+def usual_transport(dragon: Path | None = None) -> str:
+    """Return the transport for a job whose user has named none: "hsta" where Dragon has a fabric's library, else "tcp".
+
+    Dragon itself takes HSTA wherever its binary is (launcher/frontend.py, _determine_transport_backend, 0.15), as in
+    every wheel; over plain TCP it did not come up on 4 hosts (measured, docs/design/0011).
+
+    Args:
+        dragon: Dragon's package; None is the one beside rankmap.
+
+    Source: ``dragon-config add --ofi-runtime-lib`` and ``--ucx-runtime-lib`` (infrastructure/config.py, 0.15).
+    """
+    if dragon is None:
+        found = find_spec("dragon")
+        if found is None or found.origin is None:
+            return "tcp"
+        dragon = Path(found.origin).parent
+    try:
+        configured = json.loads((dragon / ".hsta-config" / "dragon-config.json").read_text())
+    except (OSError, ValueError):
+        return "tcp"
+    known = isinstance(configured, dict) and any(configured.get(name) for name in _FABRIC_LIBRARIES)
+    return "hsta" if known else "tcp"
 
 
 def some_ports() -> list[int]:

@@ -59,12 +59,12 @@ class Fabric:
     """What Dragon is told of the network.
 
     Args:
-        transport: "tcp" or "hsta"; "" leaves it to Dragon.
+        transport: "tcp" or "hsta".
         network_prefix: A pattern of interface names; "" leaves it to Dragon.
         words: Anything else for ``dragon``, as given with ``--dragon-arg``.
     """
 
-    transport: str = ""
+    transport: str = "tcp"
     network_prefix: str = ""
     words: tuple[str, ...] = ()
 
@@ -191,7 +191,7 @@ def dragon_words(
         *(("--hostlist", ",".join(used)) if wlm == OVER_AGENTS else ()),
         *(("--network-config", network_config) if wlm == OVER_AGENTS and network_config else ()),
         *(word for option, port in zip(options, ports, strict=False) for word in (option, str(port))),
-        *(("--transport", fabric.transport) if fabric.transport else ()),
+        *("--transport", fabric.transport),
         *(("--network-prefix", fabric.network_prefix) if fabric.network_prefix else ()),
         *fabric.words,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rankmap.runtime.dragon_network import some_ports, words_for
+from rankmap.runtime.dragon_network import some_ports, usual_transport, words_for
 from rankmap.runtime.host_facts import HostFacts
 from rankmap.runtime.network_config import dragon_host_id
 from rankmap.runtime.starting import Kind, Reach
@@ -57,7 +57,7 @@ def test_ports_are_free_on_all_hosts(tmp_path: Path) -> None:
     file = tmp_path / "network.json"
     assert words == (
         *("--wlm", "ssh", "--hostlist", "n0,n1", "--network-config", str(file)),
-        *("--port", "12", "--overlay-port", "13", "--frontend-port", "14"),
+        *("--port", "12", "--overlay-port", "13", "--frontend-port", "14", "--transport", "tcp"),
     )
     hosts = json.loads(file.read_text())
     assert [("n0.site", ["10.0.0.1:13"], True), ("n1.site", ["10.0.0.2:13"], False)] == [
@@ -69,15 +69,38 @@ def test_ports_are_free_on_all_hosts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("free", [([], []), ([11, 12, 13], [14, 15, 16]), ([11, 12, 13], [12, 13])])
 def test_without_ports_in_common_dragon_takes_its_own(free: tuple[list[int], list[int]], tmp_path: Path) -> None:
     """And asks its hosts itself."""
-    assert (("--wlm", "ssh", "--hostlist", "n0,n1"), {}) == words_for(reach(), facts(*free), tmp_path)
+    assert (("--wlm", "ssh", "--hostlist", "n0,n1", "--transport", "tcp"), {}) == words_for(
+        reach(), facts(*free), tmp_path
+    )
     assert [] == list(tmp_path.iterdir())
 
 
 def test_a_batch_systems_launcher_finds_the_hosts_itself(tmp_path: Path) -> None:
     """On the whole allocation; on a part of it the agents start Dragon."""
-    ports = ("--port", "11", "--overlay-port", "12", "--frontend-port", "13")
+    ports = ("--port", "11", "--overlay-port", "12", "--frontend-port", "13", "--transport", "tcp")
     free = [11, 12, 13]
     assert ("--wlm", "slurm", *ports) == words_for(reach(Kind.SLURM), facts(free, free), tmp_path)[0]
     part, _ = words_for(reach(Kind.SLURM, 3), facts(free, free), tmp_path)
     assert ("--wlm", "ssh", "--hostlist", "n0,n1") == part[:4]
     assert part == words_for(reach(Kind.SLURM, whole=False), facts(free, free), tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "transport"),
+    [
+        (None, "tcp"),
+        ("{}", "tcp"),
+        ("no json", "tcp"),
+        ("[]", "tcp"),
+        ('{"cuda_runtime_lib": "/cuda"}', "tcp"),
+        ('{"ofi_runtime_lib": ""}', "tcp"),
+        ('{"ofi_runtime_lib": "/opt/cray/libfabric/1.22.0/lib64"}', "hsta"),
+        ('{"ucx_runtime_lib": "/ucx"}', "hsta"),
+    ],
+)
+def test_the_fast_transport_is_taken_where_it_has_a_fabric(text: str | None, transport: str, tmp_path: Path) -> None:
+    """Dragon would take it always, and fail."""
+    if text is not None:
+        (tmp_path / ".hsta-config").mkdir()
+        (tmp_path / ".hsta-config" / "dragon-config.json").write_text(text)
+    assert transport == usual_transport(tmp_path)

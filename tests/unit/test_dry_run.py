@@ -80,9 +80,9 @@ def test_a_batch_system_starts_all_agents_at_once(kind: Kind, launcher: str, wlm
     assert "(4, from SOURCE)" in said[0]
     assert said[1].startswith(f"agents:  {launcher} ")
     assert "n1,n2,n3,n4" in said[1]
-    assert f"{dragon_command(environ)} {wlm} {HEAD}" in said[2]
+    assert f"{dragon_command(environ)} {wlm} --transport tcp {HEAD}" in said[2]
     part = lines(environ, reach=Reach(kind=kind, hosts=("n1",), source="SOURCE", whole=False))
-    assert f"{dragon_command(environ)} --wlm ssh --hostlist n1 {HEAD}" in part[2]
+    assert f"{dragon_command(environ)} --wlm ssh --hostlist n1 --transport tcp {HEAD}" in part[2]
 
 
 def test_in_a_runtime_none_is_started(environ: dict[str, str]) -> None:
