@@ -190,7 +190,7 @@ class Hands:
     def _wind_down(self) -> None:
         """Let Dragon's services be quick again: the end has begun."""
         if self._services and not self._around.runtime_stays and not any(one.ended for one in self.ranks.values()):
-            services.set_slack([service.pid for service in self._services], services.START_SLACK_NS)
+            services.hurry(self._services)
 
     # -- they are looked at ---------------------------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ some ten threads: 2,500 wake-ups a second, each of which interrupts a rank on a 
   raised to ``RUN_SLACK_NS`` where the kernel lets us (CAP_SYS_NICE), and taken back when the first of them ends. The
   shim gives each rank the slack that the caller had.
 * In a runtime of our own the group's services are put into SCHED_IDLE: nobody needs them at the end of the job. In a
-  runtime that stays they keep their class, because there the group has to be closed.
+  runtime that stays they keep their class, because there the group has to be closed. On several hosts Dragon's TCP
+  agents go with them: they spin until the one who asked them has taken the answer, who gets no time there. When the
+  first rank has ended they come back, where the kernel lets us.
 * With reserved CPUs all services are bound to these.
 
 docs/design/0007-quiet-services.md has the measurements.
@@ -37,9 +39,9 @@ __all__ = [
     "START_SLACK_NS",
     "Service",
     "Watch",
+    "hurry",
     "keep_aside",
     "own_slack_ns",
-    "set_slack",
     "slack_for_children",
 ]
 
@@ -49,12 +51,16 @@ _SLACK = "/proc/{}/timerslack_ns"
 RUNTIME = "Dragon runtime"
 """What any other process of the runtime is called: its launcher, and what that may start for a moment."""
 _GROUP_SERVICE = "Dragon group service"
+_TCP_AGENT = "Dragon TCP agent"
 _NAMES = {
     "_dragon_native_python_process_main": _GROUP_SERVICE,
+    " --ch-in-sdesc ": _TCP_AGENT,
     "rankmap.runtime.keeper": "rankmap keeper",
     "rankmap.agent": "rankmap agent",
 }
 """What a command line has in it, and what such a process is called."""
+
+_LOWERED = {_GROUP_SERVICE, _TCP_AGENT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +93,10 @@ def keep_aside(pids: Iterable[int], *, head_pid: int, reserve: CpuSet, lower: bo
             with suppress(OSError):  # it has ended, or these CPUs are not ours to use: the report says where it is
                 if reserve:
                     os.sched_setaffinity(tid, set(reserve))
-                if lower and name == _GROUP_SERVICE:
+                if lower and name in _LOWERED:
                     os.sched_setscheduler(tid, os.SCHED_IDLE, os.sched_param(0))
         if lower and pid != os.getpid():
-            set_slack([pid], RUN_SLACK_NS)
+            _set_slack([pid], RUN_SLACK_NS)
         with suppress(ProcessLookupError):
             cpus = CpuSet.of(os.sched_getaffinity(pid))
             idle = os.sched_getscheduler(pid) == os.SCHED_IDLE
@@ -150,7 +156,21 @@ def slack_for_children() -> Iterator[None]:
             Path(_SLACK.format("self")).write_text(str(before_ns))
 
 
-def set_slack(pids: Iterable[int], slack_ns: int) -> None:
+def hurry(services: Iterable[Service]) -> None:
+    """Let these be quick again, where the kernel lets us: the end of the job has begun, and goes through them.
+
+    Without CAP_SYS_NICE it does not (sched(7), timerslack_ns in proc(5)). The end takes longer then on hosts where
+    others keep every CPU busy: 32 s for 8 s (docs/design/0007).
+    """
+    for service in services:
+        _set_slack([service.pid], START_SLACK_NS)
+        if service.idle and service.name == _TCP_AGENT:
+            for tid in _threads(service.pid):
+                with suppress(OSError):
+                    os.sched_setscheduler(tid, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _set_slack(pids: Iterable[int], slack_ns: int) -> None:
     """Set the timer slack of every thread of these processes, where the kernel lets us (CAP_SYS_NICE)."""
     for pid in pids:
         for tid in _threads(pid):
@@ -168,7 +188,7 @@ def _name(pid: int, *, head_pid: int) -> str:
     if pid == head_pid:
         return "rankmap head"
     with suppress(OSError):
-        command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+        command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
         for part, name in _NAMES.items():
             if part in command:
                 return name

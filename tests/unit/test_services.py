@@ -1,16 +1,17 @@
-"""The part of services.py that needs no Dragon: noticing that a process of the runtime has ended."""
+"""The part of services.py that needs no Dragon: who is moved aside, and noticing that a process has ended."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rankmap.cpuset import CpuSet
 from rankmap.runtime.loop import Loop
-from rankmap.runtime.services import Service, Watch
+from rankmap.runtime.services import Service, Watch, hurry, keep_aside
 from tests.children import LIMIT_S, child
 
 if TYPE_CHECKING:
@@ -85,3 +86,27 @@ def test_a_watch_that_is_closed_notices_nothing_and_holds_nothing(watched: Watch
         service.process.wait(LIMIT_S)
         watched.turn()
     assert (before, []) == (len(os.listdir("/proc/self/fd")), watched.ended)  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "idle", "comes_back"),
+    [
+        ("_dragon_native_python_process_main", "Dragon group service", True, False),
+        ("--ch-in-sdesc", "Dragon TCP agent", True, True),
+        ("--infrastructure", "Dragon runtime", False, True),
+    ],
+)
+@pytest.mark.parametrize("ours", [True, False])
+def test_those_that_would_compete_with_ranks_are_put_aside(
+    *, word: str, name: str, idle: bool, comes_back: bool, ours: bool
+) -> None:
+    """In a runtime of our own; Dragon's TCP agents come back when the end has begun: it goes through them."""
+    with child(sys.executable, "-c", "import time; time.sleep(600)", word, "x") as service:
+        (found,) = keep_aside([service.pid], head_pid=0, reserve=CpuSet(), lower=ours)
+        expected = os.SCHED_IDLE if idle and ours else os.SCHED_OTHER
+        assert (name, expected == os.SCHED_IDLE) == (found.name, found.idle)
+        assert expected == os.sched_getscheduler(service.pid)
+        hurry([found])
+        if comes_back and os.geteuid() == 0:  # without CAP_SYS_NICE nobody comes back
+            expected = os.SCHED_OTHER
+        assert os.geteuid() != 0 or expected == os.sched_getscheduler(service.pid)
