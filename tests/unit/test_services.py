@@ -101,7 +101,8 @@ def test_those_that_would_compete_with_ranks_are_put_aside(
     *, word: str, name: str, idle: bool, comes_back: bool, ours: bool
 ) -> None:
     """In a runtime of our own; Dragon's TCP agents come back when the end has begun: it goes through them."""
-    with child(sys.executable, "-c", "import time; time.sleep(600)", word, "x") as service:
+    with child(sys.executable, "-c", "import time; print(flush=True); time.sleep(600)", word, "x") as service:
+        service.hear()  # before that its command may not be there yet
         (found,) = keep_aside([service.pid], head_pid=0, reserve=CpuSet(), lower=ours)
         expected = os.SCHED_IDLE if idle and ours else os.SCHED_OTHER
         assert (name, expected == os.SCHED_IDLE) == (found.name, found.idle)
