@@ -164,6 +164,13 @@ def test_what_is_known_only_later_is_said(submit: Submit) -> None:
         (("slurm", *BASE, "--machine", "lumi-g", "--", "--machine", "lumi-c", "./app"), 2, "a job is for one machine"),
         (("slurm", *BASE, "--filesystems", "home", "--", "./app"), 2, "Slurm has no such resource"),
         (("slurm", *BASE, "-o", "none/x", "--", "./app"), 2, "cannot be written to none/x: No such file"),
+        (("slurm", *BASE, "-o", ".", "--", "./app"), 2, ". is a directory\n  name another file with -o"),
+        (("slurm", *BASE, "-o", "", "--", "./app"), 2, ". is a directory\n  name another file with -o"),
+        (
+            ("slurm", *BASE, "--directive", "-N4 -q x", "--", "./app"),
+            2,
+            "is no option of sbatch with its value, or more",
+        ),
         (("slurm", *BASE, "--submit", "--", "./app"), 123, "--submit: sbatch is not on PATH here"),
         (("lsf", *BASE, "--", "./app"), 2, "'lsf' is not one of 'pbs', 'slurm'"),
     ],
@@ -194,6 +201,19 @@ def test_a_job_is_submitted(submit: Submit, here: Path, monkeypatch: pytest.Monk
     expected = (0, "17.server\n", "checking\n#!/bin/bash -l\n#PBS -N app\n")
     assert expected == submit("pbs", *BASE, "--submit", "--", "./app")
     assert (here / "app.pbs").is_file()
+
+
+def test_variables_of_the_scheduler_do_not_change_what_is_asked(
+    submit: Submit, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sbatch takes them before what a script says: it does not get them from us, and who submits later is told."""
+    stub(here, "sbatch", 'echo "${SBATCH_ACCOUNT-none} $SBATCH_RESERVATION"', monkeypatch)
+    monkeypatch.setenv("SBATCH_ACCOUNT", "other")
+    monkeypatch.setenv("SBATCH_RESERVATION", "mine")
+    note = "rankmap: note: SBATCH_ACCOUNT=other is not used: the script says what was asked for\n"
+    assert (0, "none mine\n", note) == submit("slurm", *BASE, "--submit", "--", "./app")
+    status, _, err = submit("slurm", *BASE, "--force", "--", "./app")
+    assert (0, True) == (status, "sbatch would take SBATCH_ACCOUNT of the environment instead of what" in err)
 
 
 def test_a_job_that_is_not_taken(submit: Submit, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
