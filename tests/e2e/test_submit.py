@@ -57,6 +57,14 @@ def folder(up: Hosts, request: pytest.FixtureRequest) -> Path:
     return path
 
 
+@pytest.fixture
+def set_up(hosts: Hosts, folder: Path) -> tuple[str, ...]:
+    """Return the options of a job that has nothing of our environment; the checkout may be another than installed."""
+    lines = f"export GREETING='hello  you' PYTHONPATH={Path(rankmap.__file__).parents[1]}\n"
+    (folder / "set up.sh").write_text(lines)
+    return "--setup", "set up.sh", "--path", str(Path(hosts.run("which", "rankmap").stdout).parent)
+
+
 def submitted(hosts: Hosts, folder: Path, scheduler: str, *words: str, env: dict[str, str] | None = None) -> Done:
     """Submit from this directory on the first host."""
     command = ("env", "-C", str(folder), "rankmap", "submit", scheduler, *ON_TWO, "--submit", *words)
@@ -72,8 +80,9 @@ def said_by_ranks(output: str) -> dict[int, dict[str, object]]:
 def test_slurm_runs_it(hosts: Hosts, folder: Path) -> None:
     """Its id is printed, the ranks' output is in the job's file, its status is theirs; what is asked for is had."""
     defaults = {"SBATCH_TIMELIMIT": "1", "SBATCH_PARTITION": "none", "GREETING": "hello"}
-    words = ("--queue", "batch", "--", "-n", "2", *TCP, "--", "python", "-c", PROGRAM, *WORDS)
-    done = submitted(hosts, folder, "slurm", *words, env=defaults)
+    options = ("--queue", "batch", "--directive", "--ntasks-per-node=2")
+    launch = ("--", "-n", "2", *TCP, "--", "python", "-c", PROGRAM, *WORDS)
+    done = submitted(hosts, folder, "slurm", *options, *launch, env=defaults)
     assert 0 == done.status, done.stderr
     assert done.stdout.strip().isdigit()
     job = hosts.slurm_job(done.stdout.strip())
@@ -97,18 +106,9 @@ def test_slurm_says_no(hosts: Hosts, folder: Path) -> None:
     assert (folder / "hello.sbatch").is_file()
 
 
-def test_pbs_runs_it(hosts: Hosts, folder: Path) -> None:
+def test_pbs_runs_it(hosts: Hosts, folder: Path, set_up: tuple[str, ...]) -> None:
     """A clean environment, two slots on each host: the set-up makes it fit, and qsub waits for the job's status."""
-    set_up = folder / "set up.sh"
-    set_up.write_text(f"export GREETING='hello  you' PYTHONPATH={Path(rankmap.__file__).parents[1]}\n")
-    words = (
-        "--queue",
-        "debug",
-        "--setup",
-        "set up.sh",
-        "--path",
-        str(Path(hosts.run("which", "rankmap").stdout).parent),
-    )
+    words = ("--queue", "debug", *set_up)
     directives = ("-l select=2:ncpus=2:mpiprocs=2", "-W block=true")
     launch = ("--", "-N", "1", *TCP, "--", "python", "-c", PROGRAM, *WORDS)
     pbs = {"PATH": f"/run/rig/pbs/bin:{os.environ['PATH']}", "OTHER": "secret"}
@@ -132,10 +132,14 @@ def test_a_part_of_a_pbs_job(hosts: Hosts) -> None:
     ]
 
 
-def test_a_job_that_slurm_ends(hosts: Hosts, folder: Path) -> None:
-    """The launch is the job's shell, so that the signal reaches it: it says so, and the hosts are left clean."""
+def test_a_job_that_slurm_ends(hosts: Hosts, folder: Path, set_up: tuple[str, ...]) -> None:
+    """The launch is the job's shell, so that the signal reaches it: it says so, and the hosts are left clean.
+
+    The job has nothing of our environment: what the set-up makes has to reach the other host all the same.
+    """
     program = "import time; from mpi4py import MPI; print('here', flush=True); time.sleep(600)"
-    done = submitted(hosts, folder, "slurm", "--queue", "batch", "--", "-n", "2", *TCP, "--", "python", "-c", program)
+    words = ("--queue", "batch", "--directive=--export=NONE", *set_up)
+    done = submitted(hosts, folder, "slurm", *words, "--", "-n", "2", *TCP, "--", "python", "-c", program)
     output = folder / f"hello-{done.stdout.strip()}.out"
     wait_for(lambda: output.exists() and output.read_text().count("here") == 2, output.read_text)
     assert 0 == hosts.run("scancel", done.stdout.strip()).status
