@@ -358,9 +358,11 @@ class Fleet:
             connection.close()
         if self._listener is not None:
             self._listener.close()
+        over = {one.name for one in self.members if one.over}
         for starter in self._starters:
+            patience_s = 0.0 if over.isdisjoint(starter.start.hosts) else 2.0  # ssh to a dead host does not end
             with suppress(subprocess.TimeoutExpired):
-                starter.process.wait(timeout=max(0.0, min(2.0, end_s - time.monotonic())))
+                starter.process.wait(timeout=max(0.0, min(patience_s, end_s - time.monotonic())))
             if starter.process.poll() is None:
                 starter.process.kill()
                 starter.process.wait()

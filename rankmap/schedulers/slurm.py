@@ -40,12 +40,12 @@ _WITH_VALUE: Final = _long(
     "gpus-per-socket gpus-per-task gres gres-flags hint input job-name kill-on-invalid-dep licenses mail-type "
     "mail-user mcs-label mem mem-bind mem-per-cpu mem-per-gpu mincpus network nodefile nodelist nodes ntasks "
     "ntasks-per-core ntasks-per-gpu ntasks-per-node ntasks-per-socket oom-kill-step open-mode output partition "
-    "power prefer priority profile qos reservation segment signal sockets-per-node switches thread-spec "
-    "threads-per-core time time-min tmp tres-bind tres-per-task uid wait-all-nodes wckey"
+    "power prefer priority profile qos reservation segment signal sockets-per-node switches tasks tasks-per-node "
+    "thread-spec threads-per-core time time-min tmp tres-bind tres-per-task uid wait-all-nodes wckey"
 )
-_MAYBE_WITH_VALUE: Final = _long("exclusive get-user-env nice no-kill propagate")
+_MAYBE_WITH_VALUE: Final = _long("exclusive get-user-env nice no-kill propagate resv-ports")
 _ALONE: Final = _long(
-    "contiguous hold ignore-pbs no-requeue overcommit oversubscribe quiet reboot requeue resv-ports spread-job "
+    "contiguous hold ignore-pbs no-requeue overcommit oversubscribe quiet reboot requeue spread-job "
     "stepmgr use-min-nodes verbose wait"
 )
 """Options of a batch script, in full: sbatch takes the beginning of a name too, which would hide it from us."""
