@@ -223,9 +223,8 @@ def _submitted(file: Path, scheduler: Scheduler, over: tuple[str, ...]) -> int:
     for name in over:
         _note(f"{name}={os.environ[name]} is not used: the script says what was asked for")
     environ = {name: value for name, value in os.environ.items() if name not in over}
-    job_id, status = submit_script(file, scheduler, environ=environ)
-    if job_id:
-        click.echo(job_id)
-    if status:
-        click.echo(f"rankmap: error: {scheduler.submit[0]} did not take {file}: status {status}", err=True)
+    if status := submit_script(file, scheduler, environ=environ):
+        click.echo(
+            f"rankmap: error: `{scheduler.submit[0]} {shlex.quote(str(file))}` ended with status {status}", err=True
+        )
     return status

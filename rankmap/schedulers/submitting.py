@@ -117,11 +117,11 @@ def require_command(scheduler: Scheduler) -> None:
         )
 
 
-def submit(file: Path, scheduler: Scheduler, *, environ: Mapping[str, str]) -> tuple[str, int]:
-    """Give a script to its scheduler; return the job's id, and the status of the scheduler's command.
+def submit(file: Path, scheduler: Scheduler, *, environ: Mapping[str, str]) -> int:
+    """Give a script to its scheduler, whose command prints the job's id; return the status of that command.
 
-    Its messages go to stderr as they are. How long it takes is the scheduler's business: a submission that is given
-    up may have been made.
+    The id is there at once, also where a directive has the command wait for the job's end. How long it takes is the
+    scheduler's business: a submission that is given up may have been made.
 
     Args:
         file: The script.
@@ -133,9 +133,8 @@ def submit(file: Path, scheduler: Scheduler, *, environ: Mapping[str, str]) -> t
     """
     command = [*scheduler.submit, os.path.abspath(file)]  # noqa: PTH100 - never an option, and links stay
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environ, check=False)
+        status = subprocess.run(command, stdin=subprocess.DEVNULL, env=environ, check=False).returncode
     except OSError as error:
         msg = f"{command[0]} cannot be started: {error.strerror}"
         raise LaunchError(msg, hint=f"the script is there: {file}") from error
-    status = done.returncode if done.returncode >= 0 else 128 - done.returncode
-    return os.fsdecode(done.stdout).strip(), status
+    return status if status >= 0 else 128 - status

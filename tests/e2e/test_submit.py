@@ -77,10 +77,13 @@ def said_by_ranks(output: str) -> dict[int, dict[str, object]]:
     return {one["rank"]: one for one in said}
 
 
-def test_slurm_runs_it(hosts: Hosts, folder: Path) -> None:
-    """Its id is printed, the ranks' output is in the job's file, its status is theirs; what is asked for is had."""
-    defaults = {"SBATCH_TIMELIMIT": "1", "SBATCH_PARTITION": "none", "GREETING": "hello"}
-    options = ("--queue", "batch", "--directive", "--ntasks-per-node=2")
+def test_slurm_runs_it(hosts: Hosts, folder: Path, set_up: tuple[str, ...]) -> None:
+    """Its id is printed, the ranks' output is in the job's file, its status is theirs; what is asked for is had.
+
+    The job has nothing of our environment: what the set-up makes reaches the other host all the same.
+    """
+    defaults = {"SBATCH_TIMELIMIT": "1", "SBATCH_PARTITION": "none", "OTHER": "secret"}
+    options = ("--queue", "batch", "--directive=--export=NONE", "--directive=--ntasks-per-node=2", *set_up)
     launch = ("--", "-n", "2", *TCP, "--", "python", "-c", PROGRAM, *WORDS)
     done = submitted(hosts, folder, "slurm", *options, *launch, env=defaults)
     assert 0 == done.status, done.stderr
@@ -92,9 +95,11 @@ def test_slurm_runs_it(hosts: Hosts, folder: Path) -> None:
     ), output
     ranks = said_by_ranks(output)
     assert {0: "node0", 1: "node1"} == {rank: one["host"] for rank, one in ranks.items()}, output
-    assert ranks[1] | {"directory": str(folder), "words": list(WORDS), "GREETING": "hello"} == ranks[1]
+    expected = {"directory": str(folder), "words": list(WORDS), "GREETING": "hello  you", "OTHER": None}
+    assert ranks[1] | expected == ranks[1]
     assert "placement: 2/2 ranks as planned" in output
-    assert {"hello.sbatch", f"hello-{done.stdout.strip()}.out"} == {path.name for path in folder.iterdir()}
+    made = {"hello.sbatch", f"hello-{done.stdout.strip()}.out"}
+    assert made == {path.name for path in folder.iterdir()} - {"set up.sh"}
 
 
 def test_slurm_says_no(hosts: Hosts, folder: Path) -> None:
@@ -102,7 +107,7 @@ def test_slurm_says_no(hosts: Hosts, folder: Path) -> None:
     done = submitted(hosts, folder, "slurm", "--queue", "none", "--", "./app")
     assert (1, "") == (done.status, done.stdout)
     assert "sbatch: error: invalid partition specified: none" in done.stderr
-    assert "rankmap: error: sbatch did not take hello.sbatch: status 1" in done.stderr
+    assert "rankmap: error: `sbatch hello.sbatch` ended with status 1" in done.stderr
     assert (folder / "hello.sbatch").is_file()
 
 
@@ -132,14 +137,11 @@ def test_a_part_of_a_pbs_job(hosts: Hosts) -> None:
     ]
 
 
-def test_a_job_that_slurm_ends(hosts: Hosts, folder: Path, set_up: tuple[str, ...]) -> None:
-    """The launch is the job's shell, so that the signal reaches it: it says so, and the hosts are left clean.
-
-    The job has nothing of our environment: what the set-up makes has to reach the other host all the same.
-    """
+def test_slurm_ends_it(hosts: Hosts, folder: Path) -> None:
+    """The launch is the job's shell, so that the signal reaches it: it says so, and leaves nothing of its one host."""
     program = "import time; from mpi4py import MPI; print('here', flush=True); time.sleep(600)"
-    words = ("--queue", "batch", "--directive=--export=NONE", *set_up)
-    done = submitted(hosts, folder, "slurm", *words, "--", "-n", "2", *TCP, "--", "python", "-c", program)
+    launch = ("--", "--nodes", "1", "-N", "2", *TCP, "--", "python", "-c", program)
+    done = submitted(hosts, folder, "slurm", "--queue", "batch", *launch)
     output = folder / f"hello-{done.stdout.strip()}.out"
     wait_for(lambda: output.exists() and output.read_text().count("here") == 2, output.read_text)
     assert 0 == hosts.run("scancel", done.stdout.strip()).status

@@ -234,11 +234,11 @@ def scheduler_command(folder: Path, name: str, text: str, monkeypatch: pytest.Mo
 def test_a_script_goes_to_the_scheduler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """By its full path, so that no name is an option; its messages are passed on, its id returned."""
+    """By its full path, so that no name is an option; its id and its messages are passed on."""
     scheduler_command(tmp_path, "sbatch", 'echo "hello" >&2; echo "$#:$1:$2"', monkeypatch)
     monkeypatch.chdir(tmp_path)
-    assert (f"2:--parsable:{tmp_path}/-x", 0) == submit(Path("-x"), SCHEDULERS["slurm"], environ=os.environ)
-    assert ("", "hello\n") == tuple(capfd.readouterr())
+    assert 0 == submit(Path("-x"), SCHEDULERS["slurm"], environ=os.environ)
+    assert (f"2:--parsable:{tmp_path}/-x\n", "hello\n") == tuple(capfd.readouterr())
 
 
 @pytest.mark.parametrize(("text", "status"), [("exit 32", 32), ("kill -TERM $$", 143)])
@@ -247,7 +247,7 @@ def test_the_status_of_the_scheduler_is_passed_on(
 ) -> None:
     """As a shell would have it."""
     scheduler_command(tmp_path, "qsub", text, monkeypatch)
-    assert ("", status) == submit(tmp_path / "a.pbs", SCHEDULERS["pbs"], environ=os.environ)
+    assert status == submit(tmp_path / "a.pbs", SCHEDULERS["pbs"], environ=os.environ)
 
 
 def test_a_scheduler_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,5 +221,5 @@ def test_a_job_that_is_not_taken(submit: Submit, here: Path, monkeypatch: pytest
     stub(here, "sbatch", 'echo "sbatch: error: invalid account" >&2; exit 9', monkeypatch)
     status, out, err = submit("slurm", *BASE, "--submit", "-o", "x.sh", "--", "./app")
     assert (9, "") == (status, out)
-    assert "sbatch: error: invalid account\nrankmap: error: sbatch did not take x.sh: status 9\n" == err
+    assert "sbatch: error: invalid account\nrankmap: error: `sbatch x.sh` ended with status 9\n" == err
     assert (here / "x.sh").is_file()
