@@ -176,7 +176,7 @@ class Fleet:
             if member.name in starter.start.hosts and member.connection is None and not self._ready:
                 said = "".join(f"\n  {line}" for line in starter.lines)
                 why = f"{member.name}: `{_short(starter.start)}` ended with status {status}{said}"
-                hint = f"does `{starter.start.argv[0]} ... {member.name}` work by hand, without a password?"
+                hint = _to_try(starter.start.argv[0], member.name)
                 self._problem(member, LaunchError.exit_status, why, hint)
 
     # -- they come ------------------------------------------------------------------------------------------------
@@ -370,6 +370,12 @@ class Fleet:
                 self._loop.forget(starter.process.stdout)
                 starter.process.stdout.close()
         return [one.name for one in self.members if not one.over and (one.own_name or one.facts)]
+
+
+def _to_try(command: str, host: str) -> str:
+    if command == "ssh":
+        return f"does `ssh {host}` work by hand, without a password?"
+    return "" if command == "env" else f"does `{command} hostname` work by hand, in this job?"
 
 
 def _short(start: AgentStart) -> str:

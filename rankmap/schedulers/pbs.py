@@ -39,7 +39,7 @@ _COUNT: Final = re.compile(r"(\d{1,9})(?::.*)?", re.ASCII)
 
 
 def _options_of(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the option of a directive, ``-l select`` where it is one of resources."""
+    """Return the option of a directive, ``-l select`` where it is one of resources, whose names may be in capitals."""
     match = _OPTION.fullmatch(words[0]) if words else None
     if match is None:
         return ()
@@ -51,7 +51,7 @@ def _options_of(words: Sequence[str]) -> tuple[str, ...]:
     if letter != "l":
         return (f"-{letter}",)
     resources = [_RESOURCE.fullmatch(part) for part in values[0].split(",")]
-    return tuple(f"-l {one[1]}" for one in resources if one is not None) if all(resources) else ()
+    return tuple(f"-l {one[1].lower()}" for one in resources if one is not None) if all(resources) else ()
 
 
 def _base(job: BatchJob) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ def _check_select(job: BatchJob) -> None:
     for text in job.directives:
         for part in text.removeprefix("-l").split(","):
             name, _, select = part.strip().partition("=")
-            if name == "select":
+            if name.lower() == "select":
                 counts = [_COUNT.fullmatch(chunk) for chunk in select.split("+")]
                 n_nodes = sum(int(count[1]) if count is not None else 1 for count in counts)
                 if n_nodes != job.n_nodes:

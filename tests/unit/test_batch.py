@@ -205,6 +205,8 @@ def test_variables_that_go_before_a_script() -> None:
         ("pbs", {"directives": ("-l place=scatter,select=3:x=y",)}, "asks for 3 nodes, --nodes for 4"),
         ("pbs", {"directives": ("-l select=3:x=y,place=scatter",)}, "asks for 3 nodes, --nodes for 4"),
         ("pbs", {"directives": ("-l place=scatter,walltime=1:00",)}, "the time is --walltime"),
+        ("pbs", {"directives": ("-l WallTime=1:00",)}, "the time is --walltime"),
+        ("pbs", {"directives": ("-l Select=2",)}, "asks for 2 nodes, --nodes for 4"),
         ("pbs", {"directives": ("-m a -l walltime=9:00:00",)}, "is no option of qsub with its value, or more than one"),
         ("pbs", {"directives": ("-Vq x",)}, "is no option of qsub"),
         ("pbs", {"directives": ("-v A=it's",)}, "is no option of qsub"),
