@@ -124,11 +124,13 @@ class Batch:
         chunk: What each chunk of PBS's ``-l select=N:`` asks for ("system=polaris"), "" for nothing.
         queue: What Slurm calls a queue there: "partition" or "qos"; "" where that is not known, or not Slurm's.
         needs_filesystems: Whether a job that does not say its file systems is refused there.
+        options: Long options that the site has added to sbatch, by plugins: "--image".
     """
 
     chunk: str = ""
     queue: str = ""
     needs_filesystems: bool = False
+    options: tuple[str, ...] = ()
     source: str
     date: str
 

@@ -16,7 +16,7 @@ from rankmap.discovery.machine import load, required_preset
 from rankmap.errors import PlacementError, UsageError
 from rankmap.layout_parts import Pattern
 from rankmap.planner import plan
-from rankmap.schedulers.batch import BatchJob, file_systems, job_name, name_for, walltime, word
+from rankmap.schedulers.batch import BatchJob, file_systems, job_name, name_for, overriding, walltime, word
 from rankmap.schedulers.script import batch_script
 from rankmap.schedulers.submitting import read_set_up, require_command, write_script
 from rankmap.schedulers.submitting import submit as submit_script
@@ -131,10 +131,12 @@ def submit(  # noqa: PLR0913 - one argument per option
     if at_once:
         require_command(member)
     write_script(text, file, force=force)
-    if not at_once:
-        click.echo(f"rankmap: wrote {file}; `{shlex.join([member.submit[0], str(file)])}` submits it", err=True)
-        return
-    ctx.exit(_submitted(file, member))
+    over = overriding(job, member, os.environ)
+    if at_once:
+        ctx.exit(_submitted(file, member, over))
+    click.echo(f"rankmap: wrote {file}; `{shlex.join([member.submit[0], str(file)])}` submits it", err=True)
+    if over:
+        _note(f"{member.submit[0]} would take {', '.join(over)} of the environment instead of what the script says")
 
 
 def _refuse_together(output: Path | None, *, to_stdout: bool, at_once: bool) -> None:
@@ -217,10 +219,12 @@ def _note(text: str) -> None:
     click.echo(f"rankmap: note: {text}", err=True)
 
 
-def _submitted(file: Path, scheduler: Scheduler) -> int:
-    job_id, status = submit_script(file, scheduler)
-    if job_id:
-        click.echo(job_id)
-    if status:
-        click.echo(f"rankmap: error: {scheduler.submit[0]} did not take {file}: status {status}", err=True)
+def _submitted(file: Path, scheduler: Scheduler, over: tuple[str, ...]) -> int:
+    for name in over:
+        _note(f"{name}={os.environ[name]} is not used: the script says what was asked for")
+    environ = {name: value for name, value in os.environ.items() if name not in over}
+    if status := submit_script(file, scheduler, environ=environ):
+        click.echo(
+            f"rankmap: error: `{scheduler.submit[0]} {shlex.quote(str(file))}` ended with status {status}", err=True
+        )
     return status

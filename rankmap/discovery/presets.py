@@ -125,6 +125,10 @@ class _File:
         if batch is not None and not re.fullmatch(r"(\w+=[\w.-]+(:\w+=[\w.-]+)*)?", batch.chunk, re.ASCII):
             msg = f"{self.text.place('batch', 'chunk')}: {batch.chunk!r} is not what a chunk asks for"
             raise self._refused(msg, "write NAME=VALUE, several with `:` between them")
+        for option in batch.options if batch is not None else ():
+            if not re.fullmatch(r"--[a-z][a-z0-9-]*", option, re.ASCII):
+                msg = f"{self.text.place('batch', 'options')}: {option!r} is no long option"
+                raise self._refused(msg, "write it as before its value: --image")
         for number, directive in enumerate(preset.directive):
             if not directive.text.startswith("-") or not directive.text.isprintable():
                 msg = f"{self.text.place('directive', 'text', number)}: {directive.text!r} is no option"

@@ -206,7 +206,7 @@ class Fleet:
             if member.name in starter.start.hosts and not member.here and not self._ready:
                 said = "".join(f"\n  {line}" for line in starter.lines)
                 why = f"{member.name}: `{_short(starter.start)}` ended with status {status}{said}"
-                hint = f"does `{starter.start.argv[0]} ... {member.name}` work by hand, without a password?"
+                hint = _to_try(starter.start.argv[0], member.name)
                 self._problem(member, LaunchError.exit_status, why, hint)
 
     # -- they come ------------------------------------------------------------------------------------------------
@@ -410,9 +410,11 @@ class Fleet:
             connection.close()
         if self._entrance is not None:
             self._entrance.close()
+        over = {one.name for one in self.members if one.over}
         for starter in self._starters:
+            patience_s = 0.0 if over.isdisjoint(starter.start.hosts) else 2.0  # ssh to a dead host does not end
             with suppress(subprocess.TimeoutExpired):
-                starter.process.wait(timeout=max(0.0, min(2.0, end_s - time.monotonic())))
+                starter.process.wait(timeout=max(0.0, min(patience_s, end_s - time.monotonic())))
             if starter.process.poll() is None:
                 starter.process.kill()
                 starter.process.wait()
@@ -420,6 +422,12 @@ class Fleet:
                 self._loop.forget(starter.process.stdout)
                 starter.process.stdout.close()
         return [one.name for one in self.members if not one.over and (one.own_name or one.facts)]
+
+
+def _to_try(command: str, host: str) -> str:
+    if command == "ssh":
+        return f"does `ssh {host}` work by hand, without a password?"
+    return "" if command == "env" else f"does `{command} hostname` work by hand, in this job?"
 
 
 def _short(start: AgentStart) -> str:

@@ -43,6 +43,7 @@ def dragons_environment(
 ) -> dict[str, str]:
     """Return Dragon's environment for several hosts, and make ready what it names.
 
+    Under Slurm: srun, which Dragon calls, hands the environment on (see starting.py).
     Under PBS: PBS_NODEFILE has a line for each slot, and Dragon takes every line for a node (launcher/wlm/pbs.py,
     0.15); and its ``mpiexec`` must not be that of an MPI library beside Dragon.
 
@@ -55,6 +56,8 @@ def dragons_environment(
     control.door = control.path / DOOR
     always, _ = control.offer_commands()
     names = {"PATH": f"{always}:{dragons['PATH']}", JOB_VARIABLE: control.path.name}
+    if reach.kind is Kind.SLURM:
+        names["SLURM_EXPORT_ENV"] = "ALL"
     if reach.kind is Kind.PBS:
         nodes = control.path / "nodes"
         nodes.write_text("".join(f"{host}\n" for host in reach.hosts))

@@ -7,7 +7,10 @@
 | slurm | one ``srun --overlap``, a task on each host | ``--wlm slurm`` |
 | pbs | one ``mpiexec``, a process on each host | ``--wlm pbs+pals`` |
 
-Source: ssh(1); srun(1), --overlap; PALS, mpiexec(1); ``dragon --help``; measured (docs/design/0011-many-hosts.md).
+A job that was submitted with ``--export=NONE`` has SLURM_EXPORT_ENV=NONE, by which srun would hand on nothing either.
+
+Source: ssh(1); srun(1), --overlap; sbatch(1), --export; PALS, mpiexec(1); ``dragon --help``; measured
+(docs/design/0011-many-hosts.md).
 """
 
 from __future__ import annotations
@@ -151,7 +154,8 @@ def agent_starts(
     n_hosts = str(len(hosts))
     if kind is Kind.SLURM:
         words = [f"--nodes={n_hosts}", f"--ntasks={n_hosts}", "--ntasks-per-node=1", f"--nodelist={','.join(hosts)}"]
-        launcher = ("srun", "--overlap", *words, "--cpu-bind=none", "--mem=0", "--mpi=none", "--input=none", "--wait=0")
+        words += ["--export=ALL", "--cpu-bind=none", "--mem=0", "--mpi=none", "--input=none", "--wait=0"]
+        launcher = ("srun", "--overlap", *words)
     else:
         launcher = (mpiexec(environ), "--np", n_hosts, "--ppn", "1", "--cpu-bind", "none", "--hosts", ",".join(hosts))
     variables = ((TICKET_VARIABLE, json.dumps(dict(ticket))),)

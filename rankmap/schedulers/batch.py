@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rankmap.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from rankmap.preset import Preset
 
-__all__ = ["BatchJob", "Scheduler", "directives", "file_systems", "job_name", "name_for", "walltime", "word"]
+__all__ = [
+    "BatchJob",
+    "Scheduler",
+    "directives",
+    "file_systems",
+    "job_name",
+    "name_for",
+    "overriding",
+    "walltime",
+    "word",
+]
 
 _WALLTIME: Final = re.compile(r"(?:(\d{1,4}):)?(\d{1,4}):(\d\d)", re.ASCII)
 _SIXTY: Final = 60
@@ -64,7 +75,9 @@ class Scheduler:
         submit: The command that is given a script, and prints the job's id and nothing else.
         directory: The variable of a job that has the directory it was submitted from.
         refused: Options that are not for ``--directive``, with the reason.
-        options_of: Returns the options, of ``-l`` the resources, that a directive says; () where it is none.
+        variables: Variables of the environment that go before an option of a script, by the option.
+        options_of: Returns the option, of ``-l`` the resources, that the words of a directive say; () where they are
+            not one option that the scheduler has, with its value and nothing else.
         base: Returns the directives that say what is asked for, an option each; raises UsageError where the scheduler
             has no word for something.
     """
@@ -75,7 +88,8 @@ class Scheduler:
     submit: tuple[str, ...]
     directory: str
     refused: Mapping[str, str]
-    options_of: Callable[[str], tuple[str, ...]]
+    variables: Mapping[str, str]
+    options_of: Callable[[Sequence[str]], tuple[str, ...]]
     base: Callable[[BatchJob], tuple[str, ...]]
 
 
@@ -87,11 +101,18 @@ def directives(job: BatchJob, scheduler: Scheduler) -> tuple[str, ...]:
     Raises:
         UsageError: The scheduler has no word for something, or a directive cannot be one.
     """
-    own = [_checked(text, scheduler) for text in job.directives]
-    said = {option for text in own for option in scheduler.options_of(text)}
+    own = [_checked(text, job, scheduler) for text in job.directives]
+    said = {option for text in own for option in _options(text, job, scheduler)}
     needed = [one.text for one in job.preset.directive] if job.preset is not None else []
-    base = [text for text in (*scheduler.base(job), *needed) if said.isdisjoint(scheduler.options_of(text))]
+    base = [text for text in (*scheduler.base(job), *needed) if said.isdisjoint(_options(text, job, scheduler))]
     return tuple(f"{scheduler.prefix} {text}" for text in (*base, *own))
+
+
+def overriding(job: BatchJob, scheduler: Scheduler, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the variables that are set and that the scheduler's command takes instead of what a script says."""
+    texts = [line.removeprefix(f"{scheduler.prefix} ") for line in directives(job, scheduler)]
+    options = [option for text in texts for option in _options(text, job, scheduler)]
+    return tuple(name for option in options if (name := scheduler.variables.get(option, "")) in environ)
 
 
 def walltime(text: str) -> int:
@@ -161,17 +182,30 @@ def file_systems(text: str) -> str:
     return text
 
 
-def _checked(text: str, scheduler: Scheduler) -> str:
+def _checked(text: str, job: BatchJob, scheduler: Scheduler) -> str:
     what = f"--directive {text!r}"
     if not (text.isprintable() and text.isascii()) or text.endswith("\\"):
         msg = f"{what}: a directive is one line of printable ASCII"
         raise UsageError(msg, hint=f"give --directive once for each line of {scheduler.prefix}")
-    options = scheduler.options_of(text)
+    options = _options(text, job, scheduler)
     if not options:
-        msg = f"{what} is no option of {scheduler.submit[0]}"
-        raise UsageError(msg, hint=f"write it as it stands behind {scheduler.prefix}, such as '{scheduler.example}'")
+        msg = f"{what} is no option of {scheduler.submit[0]} with its value, or more than one"
+        hint = f"write one as it stands behind {scheduler.prefix}, such as '{scheduler.example}'; [batch] options of a "
+        raise UsageError(msg, hint=f"{hint}machine's file names those that a site has added")
     for option in options:
         if option in scheduler.refused:
             msg = f"{what}: {scheduler.refused[option]}"
             raise UsageError(msg)
     return text
+
+
+def _options(text: str, job: BatchJob, scheduler: Scheduler) -> tuple[str, ...]:
+    """Return what a directive says: schedulers read several options of a line, of which one could hide another."""
+    try:
+        words = shlex.split(text)
+    except ValueError:  # a quote is open
+        return ()
+    batch = job.preset.batch if job.preset is not None else None
+    if batch is not None and len(words) == 1 and (name := words[0].partition("=")[0]) in batch.options:
+        return (name,)
+    return scheduler.options_of(words)

@@ -1,6 +1,6 @@
 """PBS Professional and OpenPBS: the directives of a batch script.
 
-Source: qsub(1B), pbs_resources(7B) of OpenPBS 23; https://docs.alcf.anl.gov/running-jobs/, 2026-11.
+Source: qsub(1B), pbs_resources(7B) and src/cmds/qsub.c of OpenPBS 23; https://docs.alcf.anl.gov/running-jobs/, 2026-11.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from rankmap.errors import UsageError
 from rankmap.schedulers.batch import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rankmap.schedulers.batch import BatchJob
 
@@ -23,27 +23,35 @@ _REFUSED: Final[Mapping[str, str]] = {
     "-C": "what a directive begins with stays #PBS",
     "-I": "an interactive job runs no script",
     "-N": "the name of the job is --job-name",
+    "-S": "the script is one of bash",
     "-q": "the queue is --queue",
+    "-z": "the job's id is what --submit prints",
     "-l filesystems": "the file systems are --filesystems",
     "-l nodes": "the nodes are --nodes",
     "-l walltime": "the time is --walltime",
 }
 
-_OPTION: Final = re.compile(r"-([aAcefhJjkKlLmMoPprRSuvVWzCINqX])(?:\s*(\S.*))?", re.ASCII)
-_RESOURCE: Final = re.compile(r"(\w+)\s*=\s*\S.*", re.ASCII)
-_SELECT: Final = re.compile(r"-l\s*select\s*=\s*(\S+)", re.ASCII)
+_WITH_VALUE: Final = frozenset("aAcCeJjklmMNopPqrRSuvW")
+_ALONE: Final = frozenset("fhIVXz")
+_OPTION: Final = re.compile(r"-([A-Za-z])(.*)", re.ASCII)
+_RESOURCE: Final = re.compile(r"(\w+)=.+", re.ASCII)
 _COUNT: Final = re.compile(r"(\d{1,9})(?::.*)?", re.ASCII)
 
 
-def _options_of(text: str) -> tuple[str, ...]:
-    """Return the option of a directive, ``-l select`` where it is one of resources."""
-    match = _OPTION.fullmatch(text)
+def _options_of(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the option of a directive, ``-l select`` where it is one of resources, whose names may be in capitals."""
+    match = _OPTION.fullmatch(words[0]) if words else None
     if match is None:
         return ()
-    if match[1] != "l":
-        return (f"-{match[1]}",)
-    resources = [_RESOURCE.fullmatch(part.strip()) for part in (match[2] or "").split(",")]
-    return tuple(f"-l {one[1]}" for one in resources if one is not None) if all(resources) else ()
+    letter, values = match[1], [value for value in (match[2], *words[1:]) if value]
+    if letter in _ALONE and not values:
+        return (f"-{letter}",)
+    if letter not in _WITH_VALUE or len(values) != 1:
+        return ()
+    if letter != "l":
+        return (f"-{letter}",)
+    resources = [_RESOURCE.fullmatch(part) for part in values[0].split(",")]
+    return tuple(f"-l {one[1].lower()}" for one in resources if one is not None) if all(resources) else ()
 
 
 def _base(job: BatchJob) -> tuple[str, ...]:
@@ -75,12 +83,14 @@ def _base(job: BatchJob) -> tuple[str, ...]:
 
 def _check_select(job: BatchJob) -> None:
     for text in job.directives:
-        if match := _SELECT.fullmatch(text):
-            counts = [_COUNT.fullmatch(chunk) for chunk in match[1].split("+")]
-            n_nodes = sum(int(count[1]) if count is not None else 1 for count in counts)
-            if n_nodes != job.n_nodes:
-                msg = f"--directive {text!r} asks for {n_nodes} nodes, --nodes for {job.n_nodes}"
-                raise UsageError(msg, hint="write the same number twice; each chunk is a node")
+        for part in text.removeprefix("-l").split(","):
+            name, _, select = part.strip().partition("=")
+            if name.lower() == "select":
+                counts = [_COUNT.fullmatch(chunk) for chunk in select.split("+")]
+                n_nodes = sum(int(count[1]) if count is not None else 1 for count in counts)
+                if n_nodes != job.n_nodes:
+                    msg = f"--directive {text!r} asks for {n_nodes} nodes, --nodes for {job.n_nodes}"
+                    raise UsageError(msg, hint="write the same number twice; each chunk is a node")
 
 
 PBS: Final = Scheduler(
@@ -90,6 +100,7 @@ PBS: Final = Scheduler(
     submit=("qsub",),
     directory="PBS_O_WORKDIR",
     refused=_REFUSED,
+    variables={},
     options_of=_options_of,
     base=_base,
 )

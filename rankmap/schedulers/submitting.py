@@ -16,6 +16,8 @@ from rankmap.errors import LaunchError, UsageError
 from rankmap.schedulers.script import OwnSetUp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rankmap.schedulers.batch import Scheduler
 
 __all__ = ["read_set_up", "require_command", "submit", "write_script"]
@@ -70,6 +72,9 @@ def write_script(text: str, file: Path, *, force: bool) -> None:
             raise UsageError(msg, hint=_ELSEWHERE)
         _write(text, target, mode=stat.S_IMODE(there.st_mode) if there is not None else None, force=force)
     except FileExistsError as error:
+        if file.is_dir():
+            msg = f"{file} is a directory"
+            raise UsageError(msg, hint=_ELSEWHERE) from error
         msg = f"{file} is already there"
         raise UsageError(msg, hint=f"--force replaces it; or {_ELSEWHERE}") from error
     except OSError as error:
@@ -112,20 +117,24 @@ def require_command(scheduler: Scheduler) -> None:
         )
 
 
-def submit(file: Path, scheduler: Scheduler) -> tuple[str, int]:
-    """Give a script to its scheduler; return the job's id, and the status of the scheduler's command.
+def submit(file: Path, scheduler: Scheduler, *, environ: Mapping[str, str]) -> int:
+    """Give a script to its scheduler, whose command prints the job's id; return the status of that command.
 
-    Its messages go to stderr as they are. How long it takes is the scheduler's business: a submission that is given
-    up may have been made.
+    The id is there at once, also where a directive has the command wait for the job's end. How long it takes is the
+    scheduler's business: a submission that is given up may have been made.
+
+    Args:
+        file: The script.
+        scheduler: Whom.
+        environ: What the command has, and what schedulers hand on to the job.
 
     Raises:
         LaunchError: The command cannot be started.
     """
     command = [*scheduler.submit, os.path.abspath(file)]  # noqa: PTH100 - never an option, and links stay
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+        status = subprocess.run(command, stdin=subprocess.DEVNULL, env=environ, check=False).returncode
     except OSError as error:
         msg = f"{command[0]} cannot be started: {error.strerror}"
         raise LaunchError(msg, hint=f"the script is there: {file}") from error
-    status = done.returncode if done.returncode >= 0 else 128 - done.returncode
-    return os.fsdecode(done.stdout).strip(), status
+    return status if status >= 0 else 128 - status

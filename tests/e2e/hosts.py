@@ -17,9 +17,9 @@ import pytest
 from tests.e2e.conftest import CHECKOUT, LIMIT_S, TEMPORARY, Done, rig_is_missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["Hosts", "Started", "hosts_up"]
+__all__ = ["Hosts", "Started", "hosts_up", "wait_for"]
 
 FAKEHOSTS = str(CHECKOUT / "tests" / "rig" / "fakehosts.sh")
 UP_LIMIT_S = 300.0  # the first time on a machine, packages are fetched
@@ -104,6 +104,19 @@ class Hosts:
         """Start Slurm on all hosts; its daemons are no trace of a job."""
         self.rig("slurm")
         self._note_own()
+
+    def slurm_job(self, job: str, *, limit_s: float = LIMIT_S) -> dict[str, str]:
+        """Wait for a job's end, and return what Slurm then says of it: JobState, ExitCode, ...
+
+        sbatch --wait asks after 2, 4, 8, 16 and each further 32 seconds only.
+        """
+        end_s = time.monotonic() + limit_s
+        while True:
+            done = self.run("scontrol", "--oneliner", "show", "job", job)
+            said = dict(word.partition("=")[::2] for word in done.stdout.split())
+            if said.get("JobState") not in {"PENDING", "RUNNING", "COMPLETING"} or time.monotonic() > end_s:
+                return said
+            time.sleep(LOOK_AGAIN_S)
 
     def start(
         self,
@@ -204,6 +217,17 @@ def hosts_up(n_hosts: int, **words: str) -> Iterator[Hosts]:
         if hosts is not None:
             hosts.close()
         shutil.rmtree(folder)
+
+
+def wait_for(what: Callable[[], bool], told: Callable[[], str], *, limit_s: float = LIMIT_S) -> None:
+    """Return when this is so; fail with what is told where it is not in time.
+
+    It is looked for again and again, but not all the time: what is waited for needs the CPUs.
+    """
+    end_s = time.monotonic() + limit_s
+    while not what():
+        assert time.monotonic() < end_s, told()
+        time.sleep(LOOK_AGAIN_S)
 
 
 def _child(process: subprocess.Popen[bytes]) -> int:

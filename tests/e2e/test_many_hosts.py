@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.hosts import hosts_up
+from tests.e2e.hosts import hosts_up, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.e2e.conftest import Done
     from tests.e2e.hosts import Hosts, Started
@@ -55,15 +54,6 @@ def frail() -> Iterator[Hosts]:
 def launched(hosts: Hosts, *words: str) -> Done:
     """Launch on both hosts."""
     return hosts.run(*ON_BOTH, *words, limit_s=LIMIT_S)
-
-
-def wait_for(what: Callable[[], bool], process: Started, *, limit_s: float = LIMIT_S) -> None:
-    """Return when this is so; fail where it is not in time, or the command has ended before."""
-    end_s = time.monotonic() + limit_s
-    while not what():
-        assert not process.has_ended(), process.stderr
-        assert time.monotonic() < end_s, process.stderr
-        os.sched_yield()
 
 
 def seen(done: Done) -> list[dict[str, Any]]:
@@ -129,9 +119,10 @@ def test_slurm(two: Hosts) -> None:
     output = two.shared / "output"
     exits = "import sys; from mpi4py import MPI; sys.exit(3 * MPI.COMM_WORLD.rank)"
     script.write_text(f"#!/bin/sh\n{' '.join(LAUNCH)} -n 2 -- python -c '{exits}'\n")
-    done = two.run("sbatch", "--wait", "--nodes=2", f"--output={output}", str(script), limit_s=LIMIT_S)
+    job = two.run("sbatch", "--parsable", "--nodes=2", f"--output={output}", str(script)).stdout.strip()
+    ended = two.slurm_job(job, limit_s=LIMIT_S)
     said = output.read_text()
-    assert 3 == done.status, said + done.stderr
+    assert "3:0" == ended["ExitCode"], said
     assert "rank 1 on node1 exited with status 3" in said
     assert "placement: 2/2 ranks as planned" in said
 
@@ -158,7 +149,8 @@ def running_job(hosts: Hosts, *words: str) -> Started:
     marks.mkdir()
     program = f"import os, time; open(f'{marks}/' + os.environ['RANKMAP_RANK'], 'w'); time.sleep(1000)"
     process = hosts.start(*ON_BOTH, "-n", "3", "--pmi", "none", *words, "--", "python", "-c", program)
-    wait_for(lambda: len(list(marks.iterdir())) == 3, process)
+    wait_for(lambda: process.has_ended() or len(list(marks.iterdir())) == 3, lambda: process.stderr, limit_s=LIMIT_S)
+    assert not process.has_ended(), process.stderr
     for mark in marks.iterdir():
         mark.unlink()
     marks.rmdir()
@@ -178,9 +170,7 @@ def test_when_rankmap_is_killed_the_agents_clean_their_hosts(two: Hosts) -> None
     process = running_job(two)
     os.kill(process.pid, signal.SIGKILL)
     process.end(limit_s=GONE_S)
-    end_s = time.monotonic() + GONE_S
-    while two.left():
-        assert time.monotonic() < end_s, two.left()
+    wait_for(lambda: not two.left(), lambda: f"{two.left()}", limit_s=GONE_S)
 
 
 # -- hosts of no use -----------------------------------------------------------------------------------------------

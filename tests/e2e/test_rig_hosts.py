@@ -119,8 +119,8 @@ def test_slurm_runs_jobs(hosts: Hosts) -> None:
     assert ["0: node0", "1: node1"] == sorted(hosts.run("srun", "-N2", "-l", "hostname").stdout.splitlines())
     script = hosts.shared / "job.sh"
     script.write_text(f"{SLURM_JOB}echo $SLURM_JOB_NODELIST; srun hostname; exit 4\n")
-    done = hosts.run("sbatch", "--parsable", "--wait", "-o", f"{hosts.shared}/out", str(script))
-    assert 4 == done.status, done.stderr
+    job = hosts.run("sbatch", "--parsable", "-o", f"{hosts.shared}/out", str(script)).stdout.strip()
+    assert "4:0" == hosts.slurm_job(job)["ExitCode"]
     assert ["node0", "node1", "node[0-1]"] == sorted((hosts.shared / "out").read_text().split())
     job = hosts.run("sbatch", "--parsable", "-N2", "-o", "/dev/null", "--wrap", "srun sleep 600").stdout.strip()
     assert until(lambda: sleeps(hosts, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import shlex
 from functools import partial
 
 import pytest
@@ -19,6 +20,7 @@ from rankmap.schedulers.batch import (
     file_systems,
     job_name,
     name_for,
+    overriding,
     walltime,
     word,
 )
@@ -47,9 +49,10 @@ def test_every_scheduler_says_the_same_things(scheduler: Scheduler) -> None:
     assert all(line.startswith(f"{scheduler.prefix} -") and line.isprintable() for line in text)
     for value in ("app", "=4", "acc", "1:30:00"):
         assert 1 == sum(value in line for line in text)
-    options = {option for line in text for option in scheduler.options_of(line.partition(" ")[2])}
+    options = {option for line in text for option in scheduler.options_of(line.split()[1:])}
     assert len(text) == len(options)
-    assert scheduler.options_of(scheduler.example)
+    assert scheduler.options_of(shlex.split(scheduler.example))
+    assert scheduler.variables.keys() <= {*options, "--constraint", "--gpus-per-node", "--qos", "--threads-per-core"}
     assert directives(dataclasses.replace(JOB, directives=(scheduler.example,)), scheduler)[:-1] == text
     for option in scheduler.refused:
         value = "=1" if option.startswith(("-l ", "--")) else " 1"
@@ -123,9 +126,18 @@ def test_pbs_elsewhere_asks_for_whole_hosts() -> None:
     assert {"#PBS -l select=4", "#PBS -l place=scatter:exclhost", "#PBS -k doe", "#PBS -j oe"} < set(made("pbs"))
 
 
+def test_slurm_elsewhere_asks_for_the_memory_too() -> None:
+    """An exclusive job has all CPUs of a node, and of its memory what it asks for."""
+    assert {"#SBATCH --exclusive", "#SBATCH --mem=0"} < set(made("slurm"))
+    assert not {line for line in made("slurm", directives=("--mem=9G",)) if "mem=0" in line}
+    assert not {line for line in made("slurm", preset=required_preset("frontier")) if "mem" in line}
+
+
 def test_slurm_on_known_machines() -> None:
     """A queue is a partition on one, a QOS on the other, which has directives of its own."""
     assert {"#SBATCH --partition=q", "#SBATCH --exclusive"} < set(made("slurm", preset=required_preset("frontier")))
+    text = made("slurm", preset=required_preset("frontier"))
+    assert {"#SBATCH --threads-per-core=2", "#SBATCH --gpus-per-node=8"} < set(text)
     text = made("slurm", preset=required_preset("perlmutter-gpu"))
     assert {"#SBATCH --qos=q", "#SBATCH --constraint=gpu", "#SBATCH --gpus-per-node=4"} < set(text)
 
@@ -144,11 +156,63 @@ def test_directives_of_the_user_replace_those_of_rankmap() -> None:
 
 
 @pytest.mark.parametrize(
+    ("scheduler", "text", "option"),
+    [
+        ("pbs", "-mabe", "-m"),
+        ("pbs", "-V", "-V"),
+        ("pbs", '-v A="x y",B', "-v"),
+        ("pbs", "-W depend=afterok:1", "-W"),
+        ("pbs", "-lplace=group=rack", "-l place"),
+        ("slurm", "-C cpu&x", "--constraint"),
+        ("slurm", "-Ccpu", "--constraint"),
+        ("slurm", "--constraint cpu", "--constraint"),
+        ("slurm", "--exclusive=user", "--exclusive"),
+        ("slurm", "--nice", "--nice"),
+        ("slurm", "-H", "--hold"),
+        ("slurm", '--comment="a --nodes=3"', "--comment"),
+    ],
+)
+def test_one_option_is_told(scheduler: str, text: str, option: str) -> None:
+    """In each of the ways in which it can be written; what is in quotes is its value."""
+    assert (option,) == SCHEDULERS[scheduler].options_of(shlex.split(text))
+    assert f"{SCHEDULERS[scheduler].prefix} {text}" == made(scheduler, directives=(text,))[-1]
+
+
+def test_options_that_a_site_has_added() -> None:
+    """Its preset names them, and only there they are taken."""
+    directive = "--gpu-power-cap=500"
+    assert f"#SBATCH {directive}" == made("slurm", preset=required_preset("frontier"), directives=(directive,))[-1]
+    with pytest.raises(UsageError, match="is no option of sbatch"):
+        made("slurm", directives=(directive,))
+
+
+def test_variables_that_go_before_a_script() -> None:
+    """Those of an option that the script has."""
+    environ = {"SBATCH_ACCOUNT": "x", "SBATCH_QOS": "y", "SBATCH_GPUS_PER_NODE": "1", "PATH": "/"}
+    assert ("SBATCH_ACCOUNT",) == overriding(JOB, SCHEDULERS["slurm"], environ)
+    perlmutter = dataclasses.replace(JOB, preset=required_preset("perlmutter-gpu"))
+    assert ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_GPUS_PER_NODE") == overriding(
+        perlmutter, SCHEDULERS["slurm"], environ
+    )
+    assert () == overriding(JOB, SCHEDULERS["pbs"], environ)
+
+
+@pytest.mark.parametrize(
     ("scheduler", "changes", "message"),
     [
         ("pbs", {"directives": ("-l select=2",)}, "asks for 2 nodes, --nodes for 4"),
         ("pbs", {"directives": ("-l select=ncpus=8+2:ncpus=8",)}, "asks for 3 nodes, --nodes for 4"),
+        ("pbs", {"directives": ("-l place=scatter,select=3:x=y",)}, "asks for 3 nodes, --nodes for 4"),
+        ("pbs", {"directives": ("-l select=3:x=y,place=scatter",)}, "asks for 3 nodes, --nodes for 4"),
         ("pbs", {"directives": ("-l place=scatter,walltime=1:00",)}, "the time is --walltime"),
+        ("pbs", {"directives": ("-l WallTime=1:00",)}, "the time is --walltime"),
+        ("pbs", {"directives": ("-l Select=2",)}, "asks for 2 nodes, --nodes for 4"),
+        ("pbs", {"directives": ("-m a -l walltime=9:00:00",)}, "is no option of qsub with its value, or more than one"),
+        ("pbs", {"directives": ("-Vq x",)}, "is no option of qsub"),
+        ("pbs", {"directives": ("-v A=it's",)}, "is no option of qsub"),
+        ("pbs", {"directives": ("-m a # why",)}, "is no option of qsub"),
+        ("pbs", {"directives": ("-S /bin/csh",)}, "the script is one of bash"),
+        ("pbs", {"directives": ("-z",)}, "the job's id is what --submit prints"),
         ("pbs", {"directives": ("--nodes=3",)}, "is no option of qsub"),
         ("pbs", {"directives": ("-l",)}, "is no option of qsub"),
         ("pbs", {"directives": ("-y",)}, "is no option of qsub"),
@@ -158,7 +222,22 @@ def test_directives_of_the_user_replace_those_of_rankmap() -> None:
         ("pbs", {"directives": ("-m a\\",)}, "one line of printable ASCII"),
         ("pbs", {"preset": "polaris"}, "--filesystems is missing: Polaris (ALCF) refuses jobs that do not say theirs"),
         ("slurm", {"directives": ("mail-type=END",)}, "is no option of sbatch"),
+        ("slurm", {"directives": ("--bogus=1",)}, "is no option of sbatch with its value, or more than one"),
+        (
+            "slurm",
+            {"directives": ("--comment=x --nodes=3",)},
+            "is no option of sbatch with its value, or more than one",
+        ),
+        ("slurm", {"directives": ("--comment=a b",)}, "is no option of sbatch"),
+        ("slurm", {"directives": ("--comment",)}, "is no option of sbatch"),
+        ("slurm", {"directives": ("--accoun=x",)}, "is no option of sbatch"),
+        ("slurm", {"directives": ("--requeue=x",)}, "is no option of sbatch"),
+        ("slurm", {"directives": ("-HN7",)}, "is no option of sbatch"),
+        ("slurm", {"directives": ("-sN 7",)}, "is no option of sbatch"),
+        ("slurm", {"directives": ("--wrap=true",)}, "is no option of sbatch"),
         ("slurm", {"directives": ("-N4",)}, "the nodes are --nodes"),
+        ("slurm", {"directives": ("-A x",)}, "the account is --account"),
+        ("slurm", {"directives": ("-D/tmp",)}, "the job runs where it is submitted"),
         ("slurm", {"directives": ("--time 9",)}, "the time is --walltime"),
         ("slurm", {"directives": ("-p x",)}, "the partition is --queue"),
         ("slurm", {"directives": ("-q x",), "preset": "perlmutter-cpu"}, "the qos is --queue"),

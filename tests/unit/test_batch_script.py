@@ -18,6 +18,26 @@ from rankmap.schedulers.submitting import read_set_up, require_command, submit, 
 from rankmap.schedulers.table import SCHEDULERS
 
 JOB = BatchJob(name="app", n_nodes=2, account="acc", queue="q", walltime_s=60)
+HOSTILE = [
+    "./a b",
+    "$x",
+    "$(id)",
+    "it's",
+    "`w`",
+    "*",
+    "~",
+    "~/x",
+    "#",
+    "",
+    "a\\",
+    "\\n",
+    "a\nb",
+    "then",
+    "fi",
+    "[",
+    "{",
+]
+HOSTILE += ["!", "\u2019", "\u201cx\u201d", "\u00a0", "%s", "&&", "a=b", "$'", '"$x"', "\x1b[0m", "\r", "))", "-x"]
 RANKMAP = '#!/bin/bash\necho "ran in $PWD: $*"\nexit 7\n'
 
 
@@ -114,14 +134,12 @@ def test_the_fast_transport_is_hinted_at(machine: str, hint: str) -> None:
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("machine", ["", "polaris", "frontier", "perlmutter-gpu"])
 def test_shellcheck_finds_nothing(machine: str, tmp_path: Path) -> None:
-    """Words that need quotes among those of the launch."""
+    """Words that need quotes, and look like mistakes, among those of the launch and in the path."""
     preset = required_preset(machine) if machine else None
     scheduler = preset.site.scheduler if preset is not None and preset.site is not None else "pbs"
     job = dataclasses.replace(JOB, preset=preset, filesystems="home" if scheduler == "pbs" else "")
     file = tmp_path / "script"
-    file.write_text(
-        text_of(scheduler, job, launch=["--", "./a b", "$x", "it's", "`w`", "*", "~", "#", ""], path="v/bin")
-    )
+    file.write_text(text_of(scheduler, job, launch=["--", *HOSTILE, "".join(HOSTILE)], path="~/it's\\$(id)`id`\u2019"))
     done = subprocess.run(["shellcheck", file], capture_output=True, text=True, check=False)
     assert (0, "") == (done.returncode, done.stdout)
 
@@ -216,11 +234,11 @@ def scheduler_command(folder: Path, name: str, text: str, monkeypatch: pytest.Mo
 def test_a_script_goes_to_the_scheduler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """By its full path, so that no name is an option; its messages are passed on, its id returned."""
+    """By its full path, so that no name is an option; its id and its messages are passed on."""
     scheduler_command(tmp_path, "sbatch", 'echo "hello" >&2; echo "$#:$1:$2"', monkeypatch)
     monkeypatch.chdir(tmp_path)
-    assert (f"2:--parsable:{tmp_path}/-x", 0) == submit(Path("-x"), SCHEDULERS["slurm"])
-    assert ("", "hello\n") == tuple(capfd.readouterr())
+    assert 0 == submit(Path("-x"), SCHEDULERS["slurm"], environ=os.environ)
+    assert (f"2:--parsable:{tmp_path}/-x\n", "hello\n") == tuple(capfd.readouterr())
 
 
 @pytest.mark.parametrize(("text", "status"), [("exit 32", 32), ("kill -TERM $$", 143)])
@@ -229,7 +247,7 @@ def test_the_status_of_the_scheduler_is_passed_on(
 ) -> None:
     """As a shell would have it."""
     scheduler_command(tmp_path, "qsub", text, monkeypatch)
-    assert ("", status) == submit(tmp_path / "a.pbs", SCHEDULERS["pbs"])
+    assert status == submit(tmp_path / "a.pbs", SCHEDULERS["pbs"], environ=os.environ)
 
 
 def test_a_scheduler_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +256,6 @@ def test_a_scheduler_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(LaunchError, match="qsub is not on PATH here"):
         require_command(SCHEDULERS["pbs"])
     with pytest.raises(LaunchError, match="qsub cannot be started: No such file"):
-        submit(tmp_path / "a.pbs", SCHEDULERS["pbs"])
+        submit(tmp_path / "a.pbs", SCHEDULERS["pbs"], environ=os.environ)
     scheduler_command(tmp_path, "qsub", "", monkeypatch)
     require_command(SCHEDULERS["pbs"])

@@ -164,6 +164,13 @@ def test_what_is_known_only_later_is_said(submit: Submit) -> None:
         (("slurm", *BASE, "--machine", "lumi-g", "--", "--machine", "lumi-c", "./app"), 2, "a job is for one machine"),
         (("slurm", *BASE, "--filesystems", "home", "--", "./app"), 2, "Slurm has no such resource"),
         (("slurm", *BASE, "-o", "none/x", "--", "./app"), 2, "cannot be written to none/x: No such file"),
+        (("slurm", *BASE, "-o", ".", "--", "./app"), 2, ". is a directory\n  name another file with -o"),
+        (("slurm", *BASE, "-o", "", "--", "./app"), 2, ". is a directory\n  name another file with -o"),
+        (
+            ("slurm", *BASE, "--directive", "-N4 -q x", "--", "./app"),
+            2,
+            "is no option of sbatch with its value, or more",
+        ),
         (("slurm", *BASE, "--submit", "--", "./app"), 123, "--submit: sbatch is not on PATH here"),
         (("lsf", *BASE, "--", "./app"), 2, "'lsf' is not one of 'pbs', 'slurm'"),
     ],
@@ -196,10 +203,23 @@ def test_a_job_is_submitted(submit: Submit, here: Path, monkeypatch: pytest.Monk
     assert (here / "app.pbs").is_file()
 
 
+def test_variables_of_the_scheduler_do_not_change_what_is_asked(
+    submit: Submit, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sbatch takes them before what a script says: it does not get them from us, and who submits later is told."""
+    stub(here, "sbatch", 'echo "${SBATCH_ACCOUNT-none} $SBATCH_RESERVATION"', monkeypatch)
+    monkeypatch.setenv("SBATCH_ACCOUNT", "other")
+    monkeypatch.setenv("SBATCH_RESERVATION", "mine")
+    note = "rankmap: note: SBATCH_ACCOUNT=other is not used: the script says what was asked for\n"
+    assert (0, "none mine\n", note) == submit("slurm", *BASE, "--submit", "--", "./app")
+    status, _, err = submit("slurm", *BASE, "--force", "--", "./app")
+    assert (0, True) == (status, "sbatch would take SBATCH_ACCOUNT of the environment instead of what" in err)
+
+
 def test_a_job_that_is_not_taken(submit: Submit, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scheduler's own words and status, and where the script is."""
     stub(here, "sbatch", 'echo "sbatch: error: invalid account" >&2; exit 9', monkeypatch)
     status, out, err = submit("slurm", *BASE, "--submit", "-o", "x.sh", "--", "./app")
     assert (9, "") == (status, out)
-    assert "sbatch: error: invalid account\nrankmap: error: sbatch did not take x.sh: status 9\n" == err
+    assert "sbatch: error: invalid account\nrankmap: error: `sbatch x.sh` ended with status 9\n" == err
     assert (here / "x.sh").is_file()

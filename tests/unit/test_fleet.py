@@ -295,8 +295,15 @@ def test_a_host_that_nobody_may_log_in_to(
     assert LaunchError.exit_status == outcome.status
     assert outcome.reason.startswith("n1: `ssh ")
     assert outcome.reason.endswith("` ended with status 255\n  nobody may log in")
-    assert "`ssh ... n1`" in outcome.hint
+    assert "`ssh n1`" in outcome.hint
     assert [] == made.end()
+
+
+def test_hosts_that_the_batch_system_does_not_reach(folder: Path, started: Callable[..., FleetOfTest]) -> None:
+    """A password is not what it wants."""
+    script(folder, "srun", DENIED)
+    outcome = started("n1", kind=Kind.SLURM).outcome()
+    assert "does `srun hostname` work by hand, in this job?" == outcome.hint
 
 
 def test_all_hosts_that_cannot_be_used_are_named_at_once(folder: Path, started: Callable[..., FleetOfTest]) -> None:

@@ -54,7 +54,7 @@ def test_a_slurm_job_gets_all_agents_with_one_step() -> None:
     words = set(start.argv)
     assert ("srun", HOSTS, "") == (start.argv[0], start.hosts, start.stdin)
     assert {"--overlap", "--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--nodelist=n1,n2,n3"} <= words
-    assert {"--cpu-bind=none", "--mem=0", "--mpi=none", "--input=none", "--wait=0"} <= words
+    assert {"--export=ALL", "--cpu-bind=none", "--mem=0", "--mpi=none", "--input=none", "--wait=0"} <= words
     assert {TICKET_VARIABLE: TICKET} == {name: json.loads(value) for name, value in start.variables}
 
 
