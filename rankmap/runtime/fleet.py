@@ -15,15 +15,17 @@ from rankmap.errors import AllocationError, LaunchError
 from rankmap.hostlist import fold
 from rankmap.runtime.ending import Outcome
 from rankmap.runtime.host_facts import HostFacts, facts_of
+from rankmap.runtime.inside import ask_for_agents
 from rankmap.runtime.link import Listener, own_addresses
-from rankmap.runtime.starting import agent_starts
+from rankmap.runtime.starting import Kind, agent_starts
 from rankmap.runtime.wire import Frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from rankmap.runtime.inside import Asked
     from rankmap.runtime.loop import Loop
-    from rankmap.runtime.starting import AgentStart, Kind
+    from rankmap.runtime.starting import AgentStart
     from rankmap.runtime.wire import Connection, Message
     from rankmap.topology import NodeTopology
 
@@ -114,6 +116,7 @@ class Fleet:
         self.members = [Member(name=name, index=index) for index, name in enumerate(hosts)]
         self._shapes: dict[str, NodeTopology] = {}
         self._starters: list[_Starter] = []
+        self._asked: Asked | None = None
         self._newcomers: set[Connection] = set()
         self._listener: Listener | None = None
         self._ready = self._failed = self._ending = False
@@ -131,9 +134,13 @@ class Fleet:
             "addresses": addresses,
             "secret": self._listener.secret.hex(),
             "job": self._job,
-            "stays": False,
+            "stays": self._kind is Kind.DRAGON,
         }
-        for start in agent_starts(self._kind, [one.name for one in self.members], ticket, environ):
+        starts = agent_starts(self._kind, [one.name for one in self.members], ticket, environ)
+        if self._kind is Kind.DRAGON:
+            self._asked = ask_for_agents(starts, self._loop.wake)
+            return
+        for start in starts:
             try:
                 process = subprocess.Popen(
                     start.argv,
@@ -326,8 +333,10 @@ class Fleet:
             self._loop.forget(frames)
             frames.close()
 
-    def resume(self) -> None:
-        """Read on where output waited for room."""
+    def on_wake(self) -> None:
+        """Read on where output waited for room, and hear of agents that will not come."""
+        if self._asked is not None and (error := self._asked.failure) is not None:
+            self._fail(Outcome(status=error.exit_status, reason=error.message, hint=error.hint))
         paused, self._paused = self._paused, []
         for frames in paused:
             self._loop.call_when_readable(frames, partial(self._on_output, frames))
@@ -342,6 +351,8 @@ class Fleet:
             hurry: Whether somebody does not want to wait any longer, asked again and again.
         """
         self._ending = True
+        if self._asked is not None:
+            self._asked.wait()
         for member in self.members:
             member.send({"kind": "over", "gentle": gentle})
         end_s = time.monotonic() + _END_S
@@ -358,6 +369,10 @@ class Fleet:
             connection.close()
         if self._listener is not None:
             self._listener.close()
+        self._end_starters(end_s)
+        return [one.name for one in self.members if not one.over and (one.own_name or one.facts)]
+
+    def _end_starters(self, end_s: float) -> None:
         for starter in self._starters:
             with suppress(subprocess.TimeoutExpired):
                 starter.process.wait(timeout=max(0.0, min(2.0, end_s - time.monotonic())))
@@ -367,7 +382,6 @@ class Fleet:
             if starter.process.stdout is not None and not starter.process.stdout.closed:
                 self._loop.forget(starter.process.stdout)
                 starter.process.stdout.close()
-        return [one.name for one in self.members if not one.over and (one.own_name or one.facts)]
 
 
 def _short(start: AgentStart) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankmap.cpuset import CpuSet
-from rankmap.errors import AllocationError, ApplicationNotFoundError, LaunchError
+from rankmap.errors import AllocationError, ApplicationNotFoundError, LaunchError, RuntimeUnusableError
 from rankmap.node_plan import NodePlan
 from rankmap.planner import plan
 from rankmap.requests import request
@@ -25,6 +25,7 @@ from rankmap.runtime.agent import DOOR
 from rankmap.runtime.application import Application
 from rankmap.runtime.fleet import Fleet, Member
 from rankmap.runtime.host_job import HostJob
+from rankmap.runtime.inside import Asked
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.processes import JOB_VARIABLE, carrying
 from rankmap.runtime.shared_memory import job_directory, remove_directories
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from rankmap.runtime.ending import Outcome
     from rankmap.runtime.host_facts import HostFacts
+    from rankmap.runtime.starting import AgentStart
     from rankmap.runtime.wire import Message
 
 HERE = "localhost"
@@ -56,7 +58,7 @@ class FleetOfTest:
         command: Sequence[str] = ("sh",),
         n_spares: int = 0,
     ) -> None:
-        self.loop = Loop((), lambda _caught: None)
+        self.loop = Loop((), lambda _caught: self.fleet.on_wake())
         self.job = f"rankmap-{uuid.uuid4()}"
         self.path = folder / self.job
         self.environ = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", JOB_VARIABLE: self.job}
@@ -75,6 +77,7 @@ class FleetOfTest:
             "cwd": "/",
             "set_env": {},
             "libpmix": False,
+            "inside": False,
             "ports": [],
         }
         self.fleet = Fleet(
@@ -271,6 +274,53 @@ def test_ranks_of_another_host_run_over_its_agent(started: Callable[..., FleetOf
         assert 0 == rank.wait(LIMIT_S)
 
 
+def test_in_a_runtime_that_stays_dragon_starts_the_agents(
+    started: Callable[..., FleetOfTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the job has there gets its time to end by itself, however its end is asked for."""
+    agents: list[subprocess.Popen[bytes]] = []
+
+    def start_all(starts: Sequence[AgentStart], on_failure: Callable[[], None]) -> Asked:
+        def ask() -> None:
+            for one in starts:
+                agents.append(subprocess.Popen(one.argv, env={**os.environ, **dict(one.variables)}))  # noqa: PERF401
+
+        return Asked(ask, on_failure)
+
+    monkeypatch.setattr(fleet_module, "ask_for_agents", start_all)
+    made = started(HERE, kind=Kind.DRAGON)
+    made.member()
+    ends = "echo up; read x; exit 3"
+    marked = {**os.environ, JOB_VARIABLE: made.job}
+    with subprocess.Popen(("sh", "-c", ends), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=marked) as ours:
+        assert ours.stdin is not None
+        assert ours.stdout is not None
+        assert b"up\n" == ours.stdout.readline()
+        made.fleet.members[0].send({"kind": "over", "gentle": False})
+        ours.stdin.write(b"go\n")
+        ours.stdin.close()
+        assert 3 == ours.wait(LIMIT_S)
+    assert [] == made.end()
+    assert [0] == [agent.wait(LIMIT_S) for agent in agents]
+    assert [] == made.left()
+
+
+def test_agents_that_dragon_does_not_start_are_not_waited_for(
+    started: Callable[..., FleetOfTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says is why, in whatever kind of exception."""
+
+    def refuse() -> None:
+        msg = "no such node"
+        raise ValueError(msg)
+
+    monkeypatch.setattr(fleet_module, "ask_for_agents", lambda _starts, on_failure: Asked(refuse, on_failure))
+    made = started(HERE, kind=Kind.DRAGON)
+    outcome = made.outcome()
+    assert (RuntimeUnusableError.exit_status, "Dragon: ValueError: no such node") == (outcome.status, outcome.reason)
+    assert [] == made.end()
+
+
 def test_what_a_host_lacks_is_the_jobs_failure(
     started: Callable[..., FleetOfTest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,5 +474,5 @@ def test_output_waits_while_there_is_no_room_for_it(started: Callable[..., Fleet
     made.fleet._on_output(frames)
     assert [frames] == made.fleet._paused
     made.fleet.crowded = lambda: False
-    made.fleet.resume()
+    made.fleet.on_wake()
     assert [] == made.fleet._paused
