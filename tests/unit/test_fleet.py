@@ -31,6 +31,7 @@ from rankmap.runtime.processes import JOB_VARIABLE, carrying
 from rankmap.runtime.shared_memory import job_directory, remove_directories
 from rankmap.runtime.starting import Kind
 from rankmap.topology import Allocation
+from tests.agents import AgentsByHand
 from tests.children import LIMIT_S, has_ended
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from rankmap.runtime.ending import Outcome
     from rankmap.runtime.host_facts import HostFacts
-    from rankmap.runtime.starting import AgentStart
     from rankmap.runtime.wire import Message
 
 HERE = "localhost"
@@ -278,16 +278,8 @@ def test_in_a_runtime_that_stays_dragon_starts_the_agents(
     started: Callable[..., FleetOfTest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the job has there gets its time to end by itself, however its end is asked for."""
-    agents: list[subprocess.Popen[bytes]] = []
-
-    def start_all(starts: Sequence[AgentStart], on_failure: Callable[[], None]) -> Asked:
-        def ask() -> None:
-            for one in starts:
-                agents.append(subprocess.Popen(one.argv, env={**os.environ, **dict(one.variables)}))  # noqa: PERF401
-
-        return Asked(ask, on_failure)
-
-    monkeypatch.setattr(fleet_module, "ask_for_agents", start_all)
+    by_hand = AgentsByHand()
+    monkeypatch.setattr(fleet_module, "ask_for_agents", by_hand)
     made = started(HERE, kind=Kind.DRAGON)
     made.member()
     ends = "echo up; read x; exit 3"
@@ -301,7 +293,7 @@ def test_in_a_runtime_that_stays_dragon_starts_the_agents(
         ours.stdin.close()
         assert 3 == ours.wait(LIMIT_S)
     assert [] == made.end()
-    assert [0] == [agent.wait(LIMIT_S) for agent in agents]
+    assert [0] == [agent.wait(LIMIT_S) for agent in by_hand.agents]
     assert [] == made.left()
 
 
