@@ -45,6 +45,7 @@ _SHIM = Path(__file__).with_name("shim.py")
 # Dragon's own default of 5 s raises on a loaded machine.
 _CLOSE_PATIENCE_S = 60.0
 _HANDSHAKE_S = 1.0
+_FIRST_HANDSHAKE_S = 5.0
 _ALONE_S = 60.0
 _KEPT: list[object] = []
 
@@ -85,13 +86,15 @@ def connect() -> None:
     """Connect this process to the runtime around it, also where another process of its identity has been before.
 
     What a Dragon process starts by itself (a shell script under ``dragon`` each of its commands) has the identity of
-    its parent. Dragon sends each identity one handshake, for which the second to connect would wait for ever.
+    its parent. Dragon sends each identity one handshake, for which the second to connect would wait for ever: be it
+    another command, or the program that has run ``rankmap launch`` before it called ``rankmap`` itself.
     """
-    if api_setup._INFRASTRUCTURE_CONNECTED or os.getppid() == os.getpgid(0):  # noqa: SLF001
-        return  # connected, or started by Dragon itself: then the public calls connect by themselves
+    if api_setup._INFRASTRUCTURE_CONNECTED:  # noqa: SLF001
+        return
+    by_dragon = os.getppid() == os.getpgid(0)  # then it may be on its way
     answers = api_setup._connect_gs_return()  # noqa: SLF001 - there is no public way to look before one leaps
     _KEPT.append(answers)  # its end would take the connection's own queue with it
-    deadline_s = time.monotonic() + _HANDSHAKE_S
+    deadline_s = time.monotonic() + (_FIRST_HANDSHAKE_S if by_dragon else _HANDSHAKE_S)
     while not (there := answers.poll(0)) and time.monotonic() < deadline_s:
         time.sleep(_HANDSHAKE_S / 100)
     api_setup.connect_to_infrastructure(force=not there)
