@@ -18,9 +18,11 @@ from rankmap.gpu_makers import of_one_maker
 from rankmap.replaying import replay
 from rankmap.requests import request
 from rankmap.runtime.host_facts import HostFacts
+from rankmap.runtime.inside import runtime_around
 from rankmap.runtime.job import JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
 from rankmap.runtime.live import live_allocation
+from rankmap.runtime.looking import hosts_looked_at
 from rankmap.runtime.session import in_runtime
 from rankmap.topology import Allocation
 
@@ -43,7 +45,7 @@ def discover(machine: str = "") -> Allocation:
 
     Raises:
         UsageError: There is no such preset.
-        AllocationError: There is no libhwloc, or the runtime has other hosts than this one.
+        AllocationError: There is no libhwloc, or a host of the runtime cannot be looked at.
     """
     environ, here = _at_hand(machine)
     if not in_runtime(os.environ):
@@ -52,8 +54,10 @@ def discover(machine: str = "") -> Allocation:
 
     nodes = [asdict(node) for node in dragon.live_nodes()]
     name = os.uname().nodename
-    facts = HostFacts(name=name, own_name=name, topology=here, paths=())
-    return live_allocation(nodes, [facts], environ=environ)[0]
+    facts = [HostFacts(name=name, own_name=name, topology=here, paths=())]
+    if reach := runtime_around():
+        facts = hosts_looked_at(reach, environ=environ, kept=here.reserved)
+    return live_allocation(nodes, facts, environ=environ)[0]
 
 
 def _at_hand(machine: str) -> tuple[Mapping[str, str], NodeTopology]:
@@ -243,6 +247,7 @@ def launch(  # noqa: PLR0913 - the words of the command line, each optional
         environ=environ,
         all_gpus=all_gpus,
         say=lambda _text: None,
+        reach=runtime_around(),
     )
 
 

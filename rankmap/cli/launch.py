@@ -236,7 +236,7 @@ def launch(  # noqa: PLR0913 - one argument per option
     """Start APP as an MPI job, every rank bound to its own cores, and prove where each one is.
 
     Without any option: one rank per usable core. Dragon is started and ended for the job; inside a runtime
-    (dragon -s rankmap launch ...) that one is used.
+    (dragon -s rankmap launch ...) that one is used, with all of its hosts.
 
     The exit status is the application's; 125 means that a rank was not where the plan says.
     """
@@ -263,11 +263,7 @@ def launch(  # noqa: PLR0913 - one argument per option
     )
     _check_writable(report_file)
     fabric = Fabric(transport=transport or usual_transport(), network_prefix=network_prefix, words=dragon_words)
-    reach = (
-        None
-        if in_runtime(os.environ)
-        else reach_of(specs, saved, environ=os.environ, fabric=fabric, choice=options.choice, say=say)
-    )
+    reach = reach_of(specs, saved, environ=os.environ, fabric=fabric, choice=options.choice, say=say)
     if dry_run:
         shown = dry_run_text(commands, reach=reach, options=options, environ=environ)
         click.echo(shown)

@@ -6,9 +6,11 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rankmap.errors import AllocationError
+from rankmap.errors import AllocationError, UsageError
 from rankmap.hostlist import fold
-from rankmap.runtime.starting import Kind, Reach, is_here
+from rankmap.runtime.inside import runtime_around
+from rankmap.runtime.session import in_runtime
+from rankmap.runtime.starting import Fabric, Kind, Reach, is_here
 from rankmap.schedulers.allocation import allocated_hosts
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from rankmap.layout import LayoutSpec
     from rankmap.placement import Plan
     from rankmap.runtime.host_choice import HostChoice
-    from rankmap.runtime.starting import Fabric
     from rankmap.topology import Allocation
 
 __all__ = ["reach_of", "without_left_out"]
@@ -35,8 +36,8 @@ def reach_of(
 ) -> Reach | None:
     """Return the hosts of the job and how to get onto them; None where that is this host alone.
 
-    In a batch job ``--hosts`` and ``--exclude-hosts`` choose among its hosts; where there is none ``--hosts`` names
-    them, and ssh reaches them.
+    In a Dragon runtime or a batch job ``--hosts`` and ``--exclude-hosts`` choose among its hosts; where there is none
+    ``--hosts`` names them, and ssh reaches them.
 
     Args:
         specs: The parts of the job; none where there is a plan of it.
@@ -48,6 +49,7 @@ def reach_of(
 
     Raises:
         AllocationError: The hosts of the batch job cannot be read, or are fewer than asked for.
+        UsageError: Something is asked of the network of a runtime that is there already.
     """
     reach = _reach(specs, saved, environ=environ, fabric=fabric, say=say)
     n_hosts = 1 if reach is None else len(reach.hosts)
@@ -55,7 +57,8 @@ def reach_of(
         spares = f" --spares {choice.n_spares}" if choice.n_spares else ""
         where = f"{os.uname().nodename} alone" if reach is None else f"{fold(reach.hosts)} ({reach.source})"
         msg = f"--nodes {choice.n_nodes}{spares}: there {'is' if n_hosts == 1 else 'are'} {n_hosts}: {where}"
-        raise AllocationError(msg, hint="run this in a batch job of as many nodes, or name them with --hosts")
+        hint = "run this in a batch job of as many nodes, or name them with --hosts"
+        raise AllocationError(msg, hint="start Dragon on as many nodes" if in_runtime(environ) else hint)
     if reach is None or choice.n_looked_at in {None, n_hosts}:
         return reach
     return replace(reach, hosts=reach.hosts[: choice.n_looked_at], whole=False)
@@ -69,6 +72,15 @@ def _reach(
     fabric: Fabric,
     say: Callable[[str], None],
 ) -> Reach | None:
+    if in_runtime(environ):
+        if fabric != Fabric():
+            given = (
+                "--transport" if fabric.transport else "--network-prefix" if fabric.network_prefix else "--dragon-arg"
+            )
+            msg = f"{given}: the Dragon runtime around this command has been started already"
+            raise UsageError(msg, hint=f"leave {given} out; `dragon` itself takes such options")
+        around = runtime_around()
+        return None if around is None else _among(around, specs)
     allocated = allocated_hosts(environ, say=say)
     if allocated is None:
         named = tuple(dict.fromkeys(host for spec in specs for host in spec.hosts))
@@ -79,21 +91,17 @@ def _reach(
             return None
         source = "--hosts" if saved is None else "--plan"
         return Reach(kind=Kind.SSH, hosts=hosts, source=source, named=named, fabric=fabric)
-    allowed = set[str]().union(*(spec.allowed(allocated.hosts) for spec in specs)) if specs else set(allocated.hosts)
-    hosts = tuple(host for host in allocated.hosts if host in allowed)
-    if not hosts:
-        return None  # the planner says what is wrong with the request
-    if len(allocated.hosts) == 1 and is_here(hosts[0]):  # a shell of salloc may be on another host than its job
-        return None
-    whole = hosts == allocated.hosts
-    return Reach(
-        kind=Kind(str(allocated.kind)),
-        hosts=hosts,
-        source=allocated.source,
-        whole=whole,
-        named=allocated.hosts,
-        fabric=fabric,
-    )
+    kind, hosts = Kind(str(allocated.kind)), allocated.hosts
+    reach = _among(Reach(kind=kind, hosts=hosts, source=allocated.source, named=hosts, fabric=fabric), specs)
+    # A shell of salloc may be on another host than its job.
+    return None if reach is None or (len(hosts) == 1 and is_here(hosts[0])) else reach
+
+
+def _among(reach: Reach, specs: Sequence[LayoutSpec]) -> Reach | None:
+    """Return those of the hosts that the parts of the job allow; None where the planner says that this is none."""
+    allowed = set[str]().union(*(spec.allowed(reach.hosts) for spec in specs)) if specs else set(reach.hosts)
+    hosts = tuple(host for host in reach.hosts if host in allowed)
+    return replace(reach, hosts=hosts, whole=hosts == reach.hosts) if hosts else None
 
 
 def without_left_out(specs: Sequence[LayoutSpec], allocation: Allocation, reach: Reach | None) -> list[LayoutSpec]:

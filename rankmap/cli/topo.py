@@ -30,8 +30,8 @@ __all__ = ["topo"]
 def topo(machine: tuple[str, ...], form: str, output: Path | None) -> None:
     """Show what the nodes are made of: packages, NUMA domains, CPUs, memory, GPUs, NICs.
 
-    Without --machine: the Dragon runtime around this command, else this host, with the CPUs that this process may
-    use.
+    Without --machine: all hosts of the Dragon runtime around this command, else this host, with the CPUs that this
+    process may use.
     """
     allocation = machines.load_all(machine, environ=os.environ) if machine else discover()
     if form == "table":

@@ -16,11 +16,12 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankmap.devices import GPU_MASKS
 from rankmap.errors import RankmapError
 from rankmap.runtime.branch import Branch
 from rankmap.runtime.door import Door
@@ -30,6 +31,7 @@ from rankmap.runtime.host_facts import look
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.kept import Kept
 from rankmap.runtime.link import connect
+from rankmap.runtime.live_gpus import gpu_variables
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.output import Outlet, Writer
 from rankmap.runtime.preloading import write_piece
@@ -112,6 +114,7 @@ class Agent:
         self.at_end = ExitStack()
         self.head: Connection | None = None
         self.copy: Message | None = None
+        self.head_pid = 0
         self.stdin: int | None = None
         self.over = self.alone = False
         self.gentle = False
@@ -156,7 +159,11 @@ class Agent:
 
     def end(self) -> None:
         """Leave nothing of the job."""
-        if self.gentle:
+        if self.kept.runtime_stays:
+            if self.head is not None:  # it has been told to finish, or understands now that it has to
+                self.head.close()
+            self.kept.wind_down(head_pid=self.head_pid)
+        elif self.gentle:
             self.kept.wait(timeout_s=_END_GRACE_S)
         stuck = self.kept.end()
         self.hands.close()
@@ -216,6 +223,8 @@ class Agent:
                 self._write_stdin(message["data"])
             case "prepare":
                 job = HostJob.from_values(message["job"], all_gpus=self.all_gpus)
+                if self.kept.runtime_stays:
+                    job = replace(job, gpu_variables=gpu_variables(self.environ))
                 require_descriptors(job.plan.n_ranks)
                 self.hands.do({"kind": "prepare", "job": job})
             case "over":
@@ -237,8 +246,11 @@ class Agent:
 
     def _look(self, message: Message) -> None:
         """Take over the supervisor's environment, make the job's directories, and say what this host is like."""
-        own = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_VARIABLES)}
-        self.environ = message["environ"] | own | {"HOSTNAME": os.uname().nodename}
+        # In a runtime Dragon has given each process a mask with all GPUs of its host.
+        kept = (*_KEPT_VARIABLES, *(GPU_MASKS if self.kept.runtime_stays else ()))
+        own = {name: value for name, value in os.environ.items() if name.startswith(kept)}
+        others = {name: value for name, value in message["environ"].items() if not name.startswith(kept)}
+        self.environ = others | own | {"HOSTNAME": os.uname().nodename}
         os.environ.clear()
         os.environ.update(self.environ)
         facts, self.control = look(message, self.environ, this_host=self.this_host)
@@ -262,7 +274,7 @@ class Agent:
         if message["kind"] == "shim":
             self.hands.take_in(connection, message)
             return
-        self.head = connection
+        self.head, self.head_pid = connection, message["pid"]
         self.loop.call_when_readable(connection, lambda: self._on_head(connection))
         self.tell({"kind": "head", "message": message})
 

@@ -37,13 +37,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rankmap.placement import Plan
+    from rankmap.runtime.starting import AgentStart
 
-__all__ = ["Group", "LiveNode", "RankStart", "live_nodes", "start_head"]
+__all__ = ["Group", "LiveNode", "RankStart", "live_nodes", "start_agents", "start_head"]
 
 _SHIM = Path(__file__).with_name("shim.py")
 # Dragon's own default of 5 s raises on a loaded machine.
 _CLOSE_PATIENCE_S = 60.0
 _HANDSHAKE_S = 1.0
+_FIRST_HANDSHAKE_S = 5.0
 _ALONE_S = 60.0
 _KEPT: list[object] = []
 
@@ -84,13 +86,15 @@ def connect() -> None:
     """Connect this process to the runtime around it, also where another process of its identity has been before.
 
     What a Dragon process starts by itself (a shell script under ``dragon`` each of its commands) has the identity of
-    its parent. Dragon sends each identity one handshake, for which the second to connect would wait for ever.
+    its parent. Dragon sends each identity one handshake, for which the second to connect would wait for ever: be it
+    another command, or the program that has run ``rankmap launch`` before it called ``rankmap`` itself.
     """
-    if api_setup._INFRASTRUCTURE_CONNECTED or os.getppid() == os.getpgid(0):  # noqa: SLF001
-        return  # connected, or started by Dragon itself: then the public calls connect by themselves
+    if api_setup._INFRASTRUCTURE_CONNECTED:  # noqa: SLF001
+        return
+    by_dragon = os.getppid() == os.getpgid(0)  # then it may be on its way
     answers = api_setup._connect_gs_return()  # noqa: SLF001 - there is no public way to look before one leaps
     _KEPT.append(answers)  # its end would take the connection's own queue with it
-    deadline_s = time.monotonic() + _HANDSHAKE_S
+    deadline_s = time.monotonic() + (_FIRST_HANDSHAKE_S if by_dragon else _HANDSHAKE_S)
     while not (there := answers.poll(0)) and time.monotonic() < deadline_s:
         time.sleep(_HANDSHAKE_S / 100)
     api_setup.connect_to_infrastructure(force=not there)
@@ -269,12 +273,32 @@ class Group:
         self._group.close(patience=_CLOSE_PATIENCE_S)
 
 
-def start_head(socket_path: str, *, job: str) -> None:
+def start_head(socket_path: str, *, job: str, host: str = "") -> None:
     """Start the head as a process of the runtime that this process is in; it reports to the socket by itself.
 
     A process of its own, because two processes with one Dragon identity would read each other's messages. It and all
     that Dragon starts for it have the job's name in their environment, and are mended (mending.py).
+
+    Args:
+        socket_path: Where it reports.
+        job: The job's name.
+        host: Dragon's name of the host that it is for; "" where there is only one.
     """
     environment = {JOB_VARIABLE: job, "PYTHONPATH": python_path(os.environ)}
+    place = Policy(placement=Policy.Placement.HOST_NAME, host_name=host) if host else None
     with alone():
-        Process(target=head.main, args=(socket_path, job), env=environment).start()
+        Process(target=head.main, args=(socket_path, job), env=environment, policy=place).start()
+
+
+def start_agents(starts: Iterable[AgentStart]) -> None:
+    """Start agents as processes of the runtime that this process is in, on all the CPUs that Dragon has there.
+
+    Dragon lets a process that is given no CPUs have all of the machine, outside of the runtime's own too.
+    """
+    cpus_of = {node.name: node.cpus for node in live_nodes()}
+    for start in starts:
+        program, *words = start.argv
+        for host in start.hosts:
+            place = policy(RankStart(node_name=host, cpus=cpus_of[host]))
+            with alone():
+                Process(target=program, args=words, env=dict(start.variables), cwd="/", policy=place).start()

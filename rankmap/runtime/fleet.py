@@ -16,14 +16,16 @@ from rankmap.hostlist import fold
 from rankmap.runtime.ending import Outcome
 from rankmap.runtime.entrance import Entrance
 from rankmap.runtime.host_facts import HostFacts, facts_of
+from rankmap.runtime.inside import ask_for_agents
 from rankmap.runtime.link import own_addresses
-from rankmap.runtime.starting import agent_starts
+from rankmap.runtime.starting import Kind, agent_starts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from rankmap.runtime.inside import Asked
     from rankmap.runtime.loop import Loop
-    from rankmap.runtime.starting import AgentStart, Kind
+    from rankmap.runtime.starting import AgentStart
     from rankmap.runtime.wire import Connection, Message
     from rankmap.topology import NodeTopology
 
@@ -138,6 +140,7 @@ class Fleet:
         self.members = [Member(name=name, index=index) for index, name in enumerate(hosts)]
         self._shapes: dict[str, NodeTopology] = {}
         self._starters: list[_Starter] = []
+        self._asked: Asked | None = None
         self._entrance: Entrance | None = None
         self._waiting: list[tuple[Member, Connection]] = []
         self._ready = self._failed = self._ending = False
@@ -161,9 +164,13 @@ class Fleet:
             "secret": self._entrance.secret.hex(),
             "job": self._job,
             "prefix": self._prefix,
-            "stays": False,
+            "stays": self._kind is Kind.DRAGON,
         }
-        for start in agent_starts(self._kind, [one.name for one in self.members], ticket, environ):
+        starts = agent_starts(self._kind, [one.name for one in self.members], ticket, environ)
+        if self._kind is Kind.DRAGON:
+            self._asked = ask_for_agents(starts, self._loop.wake)
+            return
+        for start in starts:
             try:
                 process = subprocess.Popen(
                     start.argv,
@@ -378,8 +385,10 @@ class Fleet:
             self._failed = True
             self._on_failure(outcome)
 
-    def resume(self) -> None:
-        """Read on where output waited for room."""
+    def on_wake(self) -> None:
+        """Read on where output waited for room, and hear of agents that will not come."""
+        if self._asked is not None and (error := self._asked.failure) is not None:
+            self._fail(Outcome(status=error.exit_status, reason=error.message, hint=error.hint))
         if self._entrance is not None:
             self._entrance.resume()
 
@@ -399,6 +408,8 @@ class Fleet:
             hurry: Whether somebody does not want to wait any longer, asked again and again.
         """
         self._ending = True
+        if self._asked is not None:
+            self._asked.wait()
         self.send_all({"kind": "over", "gentle": gentle})
         end_s = time.monotonic() + _END_S
         while any(one.here for one in self.members) and time.monotonic() < end_s and not hurry():
@@ -410,6 +421,10 @@ class Fleet:
             connection.close()
         if self._entrance is not None:
             self._entrance.close()
+        self._end_starters(end_s)
+        return [one.name for one in self.members if not one.over and (one.own_name or one.facts)]
+
+    def _end_starters(self, end_s: float) -> None:
         over = {one.name for one in self.members if one.over}
         for starter in self._starters:
             patience_s = 0.0 if over.isdisjoint(starter.start.hosts) else 2.0  # ssh to a dead host does not end
@@ -421,7 +436,6 @@ class Fleet:
             if starter.process.stdout is not None and not starter.process.stdout.closed:
                 self._loop.forget(starter.process.stdout)
                 starter.process.stdout.close()
-        return [one.name for one in self.members if not one.over and (one.own_name or one.facts)]
 
 
 def _to_try(command: str, host: str) -> str:

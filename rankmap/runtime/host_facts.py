@@ -13,7 +13,7 @@ from rankmap.codec import decode, encode
 from rankmap.cpuset import CpuSet
 from rankmap.plan_record import topology_digest
 from rankmap.runtime import application
-from rankmap.runtime.libpmix import find_libpmix
+from rankmap.runtime.libpmix import find_libpmix, require_libpmix
 from rankmap.runtime.processes import require_pidfd
 from rankmap.runtime.rank_output import require_writable
 from rankmap.runtime.session import ControlDirectory
@@ -61,7 +61,8 @@ def look(
 
     Args:
         message: ``control`` (the job's directory), ``kept`` (CPUs that its site keeps), ``commands`` (of each part,
-            none for one that gets here only later), ``cwd``, ``set_env`` and whether it needs ``libpmix``.
+            none for one that gets here only later), ``cwd``, ``set_env``, whether it needs ``libpmix``, and whether we
+            are ``inside`` a runtime that was there before the job, which has its memory and must have its libpmix.
         environ: The job's environment.
         this_host: Reads the topology.
 
@@ -72,9 +73,12 @@ def look(
     try:
         require_writable(control.path, what=f"the job's directory {control.path}")
         require_pidfd()
-        require_room(environ)
+        if not message["inside"]:
+            require_room(environ)
         library = find_libpmix(environ) if message["libpmix"] else None
-        if library is not None:
+        if library is not None and message["inside"]:
+            require_libpmix(library, environ=environ)
+        elif library is not None:
             control.offer_libpmix(library)
         found = [
             application.resolve(argv, cwd=Path(message["cwd"]), environ=environ, set_env=message["set_env"]).path

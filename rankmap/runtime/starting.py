@@ -6,6 +6,7 @@
 | drun | the same, hosts from DRAGON_RUN_NODEFILE | the same |
 | slurm | one ``srun --overlap``, a task on each host | ``--wlm slurm`` |
 | pbs | one ``mpiexec``, a process on each host | ``--wlm pbs+pals`` |
+| dragon | a Dragon process on each host of the runtime around us (dragon.py) | it runs already |
 
 A job that was submitted with ``--export=NONE`` has SLURM_EXPORT_ENV=NONE, by which srun would hand on nothing either.
 
@@ -49,6 +50,7 @@ class Kind(StrEnum):
     DRUN = "drun"
     SLURM = "slurm"
     PBS = "pbs"
+    DRAGON = "dragon"
 
 
 OVER_AGENTS = "ssh"
@@ -148,6 +150,15 @@ def agent_starts(
                 hosts=(host,),
                 argv=(*(() if is_here(host) else _ssh(host)), *_agent(quoted=not is_here(host))),
                 stdin=json.dumps({**ticket, "index": index}) + "\n",
+            )
+            for index, host in enumerate(hosts)
+        ]
+    if kind is Kind.DRAGON:
+        return [
+            AgentStart(
+                hosts=(host,),
+                argv=_agent(quoted=False),
+                variables=((TICKET_VARIABLE, json.dumps({**ticket, "index": index})),),
             )
             for index, host in enumerate(hosts)
         ]

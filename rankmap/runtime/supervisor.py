@@ -149,10 +149,10 @@ class Supervisor:
             raise self.session.failure
         if self.output is not None:
             self.output.on_wake()
-            self.ground.on_wake()
-            if self.output.unwanted and self.ending.outcome is None:
-                # As for any program in a pipeline whose reader has had enough: no word about it.
-                self._end(Outcome(status=128 + signal.SIGPIPE, reason=""))
+        self.ground.on_wake()
+        if self.output is not None and self.output.unwanted and self.ending.outcome is None:
+            # As for any program in a pipeline whose reader has had enough: no word about it.
+            self._end(Outcome(status=128 + signal.SIGPIPE, reason=""))
         for number in signals:
             if self.interrupted or not self.ranks or any(rank.pid is None for rank in self.ranks):
                 self._give_up()  # asked twice, or nothing of the application has run: no reason to wait

@@ -21,9 +21,10 @@ DRAGON = str(BIN / "dragon")
 HELLO = str(CHECKOUT / "mpi_examples" / "hello_affinity.py")
 
 PROGRAM = """
-import json, os, sys
+import json, os, subprocess, sys
 import rankmap
 
+subprocess.run(["rankmap", "topo"], check=True)  # as a command, it has got this process's handshake with Dragon
 allocation = rankmap.discover("aurora")
 plan = rankmap.plan(allocation, n_ranks=2, oversubscribe=True)
 policies = plan.policies()
@@ -82,9 +83,9 @@ def test_a_runtime_that_cannot_start_mpi_ranks_is_told_so() -> None:
 
 
 def test_the_python_api_plans_and_launches(libpmix: Mapping[str, str], tmp_path: Path) -> None:
-    """discover, plan, policies, templates and launch work in a program under Dragon; the result says how it ended.
+    """discover, plan, policies, templates and launch work in a program under Dragon, also after commands of rankmap's.
 
-    The ranks have the machine's variables, which the runtime has not.
+    The result says how it ended. The ranks have the machine's variables, which the runtime has not.
     """
     program, answer = tmp_path / "program.py", tmp_path / "answer.json"
     program.write_text(PROGRAM)

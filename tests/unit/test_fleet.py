@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankmap.cpuset import CpuSet
-from rankmap.errors import AllocationError, ApplicationNotFoundError, LaunchError
+from rankmap.errors import AllocationError, ApplicationNotFoundError, LaunchError, RuntimeUnusableError
 from rankmap.node_plan import NodePlan
 from rankmap.planner import plan
 from rankmap.requests import request
@@ -25,11 +25,13 @@ from rankmap.runtime.agent import DOOR
 from rankmap.runtime.application import Application
 from rankmap.runtime.fleet import Fleet, Member
 from rankmap.runtime.host_job import HostJob
+from rankmap.runtime.inside import Asked
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.processes import JOB_VARIABLE, carrying
 from rankmap.runtime.shared_memory import job_directory, remove_directories
 from rankmap.runtime.starting import Kind
 from rankmap.topology import Allocation
+from tests.agents import AgentsByHand
 from tests.children import LIMIT_S, has_ended
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class FleetOfTest:
         command: Sequence[str] = ("sh",),
         n_spares: int = 0,
     ) -> None:
-        self.loop = Loop((), lambda _caught: None)
+        self.loop = Loop((), lambda _caught: self.fleet.on_wake())
         self.job = f"rankmap-{uuid.uuid4()}"
         self.path = folder / self.job
         self.environ = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", JOB_VARIABLE: self.job}
@@ -75,6 +77,7 @@ class FleetOfTest:
             "cwd": "/",
             "set_env": {},
             "libpmix": False,
+            "inside": False,
             "ports": [],
         }
         self.fleet = Fleet(
@@ -269,6 +272,45 @@ def test_ranks_of_another_host_run_over_its_agent(started: Callable[..., FleetOf
         made.until(lambda: made.written.get((0, 1)) == b"")
         assert {(0, 0): b"got hello\n", (0, 1): b""} == made.written
         assert 0 == rank.wait(LIMIT_S)
+
+
+def test_in_a_runtime_that_stays_dragon_starts_the_agents(
+    started: Callable[..., FleetOfTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the job has there gets its time to end by itself, however its end is asked for."""
+    by_hand = AgentsByHand()
+    monkeypatch.setattr(fleet_module, "ask_for_agents", by_hand)
+    made = started(HERE, kind=Kind.DRAGON)
+    made.member()
+    ends = "echo up; read x; exit 3"
+    marked = {**os.environ, JOB_VARIABLE: made.job}
+    with subprocess.Popen(("sh", "-c", ends), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=marked) as ours:
+        assert ours.stdin is not None
+        assert ours.stdout is not None
+        assert b"up\n" == ours.stdout.readline()
+        made.fleet.members[0].send({"kind": "over", "gentle": False})
+        ours.stdin.write(b"go\n")
+        ours.stdin.close()
+        assert 3 == ours.wait(LIMIT_S)
+    assert [] == made.end()
+    assert [0] == [agent.wait(LIMIT_S) for agent in by_hand.agents]
+    assert [] == made.left()
+
+
+def test_agents_that_dragon_does_not_start_are_not_waited_for(
+    started: Callable[..., FleetOfTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says is why, in whatever kind of exception."""
+
+    def refuse() -> None:
+        msg = "no such node"
+        raise ValueError(msg)
+
+    monkeypatch.setattr(fleet_module, "ask_for_agents", lambda _starts, on_failure: Asked(refuse, on_failure))
+    made = started(HERE, kind=Kind.DRAGON)
+    outcome = made.outcome()
+    assert (RuntimeUnusableError.exit_status, "Dragon: ValueError: no such node") == (outcome.status, outcome.reason)
+    assert [] == made.end()
 
 
 def test_what_a_host_lacks_is_the_jobs_failure(

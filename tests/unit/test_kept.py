@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import uuid
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ from rankmap.cpuset import CpuSet
 from rankmap.runtime.kept import Kept
 from rankmap.runtime.processes import JOB_VARIABLE
 from rankmap.runtime.services import RUNTIME, Service
-from tests.children import child, has_ended, python
+from tests.children import LIMIT_S, child, has_ended, python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 
 KEEPS = """
 import json, os, subprocess, sys
+from rankmap.runtime import processes
 from rankmap.runtime.kept import Kept
 from rankmap.runtime.processes import adopt_orphans
 
+processes._WIND_DOWN_S = 0.1
 adopt_orphans()
-kept = Kept(sys.argv[1], runtime_stays=False, above=json.loads(sys.argv[2]))
+kept = Kept(sys.argv[1], runtime_stays=len(sys.argv) > 3, above=json.loads(sys.argv[2]))
 started = []
 
 def start(*words):
@@ -55,6 +58,7 @@ calls = {
     "services": lambda *ranks: kept.services(ranks),
     "left": lambda *services: [one.pid for one in kept.left_by_ranks(services)],
     "wait": lambda timeout_s: kept.wait(timeout_s=timeout_s),
+    "wind down": lambda head_pid: kept.wind_down(head_pid=head_pid),
     "end": kept.end,
 }
 print(json.dumps(os.getpid()), flush=True)
@@ -63,6 +67,10 @@ for line in sys.stdin:
     print(json.dumps(calls[what](*words)), flush=True)
 """
 SLEEPS = "echo up; exec sleep 600"
+ENDS_WHEN_TOLD = (
+    f"exec {sys.executable} -c 'import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)); "
+    'print("up", flush=True); signal.pause()\''
+)
 MAPS = """
 import mmap, os, sys, time
 with open(sys.argv[1], "w+b") as file:
@@ -93,10 +101,10 @@ class Keeper:
 
 
 @contextmanager
-def keeping(*above: int) -> Iterator[Keeper]:
+def keeping(*words: str) -> Iterator[Keeper]:
     """Start one for a job that nobody else has."""
     job = f"rankmap-{uuid.uuid4()}"
-    with python(KEEPS, job, json.dumps(above)) as process:
+    with python(KEEPS, job, "[]", *words) as process:
         yield Keeper(process, job)
 
 
@@ -183,6 +191,18 @@ def test_services_are_the_jobs_processes_that_are_no_ranks(keeper: Keeper) -> No
     assert {rank, left} == set(keeper.do("left", keeper.pid, service))
 
 
+def test_a_runtime_that_stays_is_a_service_and_is_not_ended() -> None:
+    """Its local services lead the process group of all that they start; what ranks have left behind goes at once."""
+    with keeping("stays") as keeper, marked(keeper.job) as rank, marked(keeper.job, ENDS_WHEN_TOLD) as head:
+        assert {keeper.pid, os.getpgid(keeper.pid), head.pid} == set(keeper.do("services", rank.pid))
+        with child("sleep", "600") as other:
+            keeper.do("wind down", head.pid)
+            assert [] == keeper.do("processes")
+            assert [] == keeper.do("end")
+            assert other.process.poll() is None
+        assert (-signal.SIGKILL, 3) == (rank.process.wait(LIMIT_S), head.process.wait(LIMIT_S))
+
+
 @pytest.mark.parametrize("reaped", [False, True])
 @pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", -9)])
 def test_how_an_expected_child_ends_is_known(keeper: Keeper, script: str, status: int, *, reaped: bool) -> None:
@@ -199,4 +219,6 @@ def test_the_agent_is_not_watched_nor_what_is_started_for_a_moment() -> None:
         return Service(pid=pid, name=name, cpus=CpuSet(), idle=False)
 
     group = service(3, "Dragon group service")
-    assert [group] == kept.vital([service(os.getpid(), "rankmap supervisor"), service(2, RUNTIME), group])
+    there = [service(os.getpid(), "rankmap agent"), service(2, RUNTIME), service(os.getpgid(0), RUNTIME), group]
+    assert [group] == kept.vital(there)
+    assert there[2:] == Kept("rankmap-x", runtime_stays=True).vital(there)

@@ -83,7 +83,6 @@ def test_equal_hosts_are_of_one_shape() -> None:
 @pytest.mark.parametrize(
     ("nodes", "hosts", "said"),
     [
-        (["n0", "n1"], ["n0"], "the Dragon runtime has 2 nodes (n[0-1]), the job 1 hosts"),
         (["n0", "n9"], ["n0", "n1"], "has 2 nodes (n[0,9]), the job 2 hosts: none for n1"),
         (["n0"], ["n0", "n1", "n2"], "has 1 nodes (n0), the job 3 hosts: none for n[1-2]"),
     ],

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rankmap.cli import reaching
 from rankmap.cli.reaching import reach_of, without_left_out
-from rankmap.errors import AllocationError
+from rankmap.errors import AllocationError, UsageError
 from rankmap.planner import plan
 from rankmap.requests import request
 from rankmap.runtime.host_choice import HostChoice
@@ -27,6 +28,7 @@ FABRIC = Fabric(transport="tcp", network_prefix="^hsn")
 NODE = made([[2]])
 SLURM = {"SLURM_JOB_ID": "9", "SLURM_JOB_NODELIST": "n[1-4]"}
 ALL = ("n1", "n2", "n3", "n4")
+INSIDE = {**SLURM, "DRAGON_MY_PUID": "7"}
 
 
 def reached(environ: Mapping[str, str], *specs: LayoutSpec, **choice: int) -> Reach | None:
@@ -142,6 +144,47 @@ def test_so_many_hosts_are_looked_at_as_are_asked_for() -> None:
     assert reach is not None
     assert (ALL, True) == (reach.hosts, reach.whole)
     assert None is reached({}, request(), n_nodes=1)
+
+
+@pytest.fixture
+def around(monkeypatch: pytest.MonkeyPatch) -> Reach:
+    """Return the hosts of a runtime that is around this process, for all that anybody here knows."""
+    reach = Reach(kind=Kind.DRAGON, hosts=ALL, source="the Dragon runtime around this process", named=ALL)
+    monkeypatch.setattr(reaching, "runtime_around", lambda: reach)
+    return reach
+
+
+def test_the_hosts_of_the_runtime_around_are_those_of_the_launch(around: Reach) -> None:
+    """Whatever batch job that is in; options choose among them, and more than there are, are refused."""
+
+    def among(*specs: LayoutSpec, **choice: int) -> Reach | None:
+        chosen = HostChoice(**choice)  # type: ignore[arg-type]
+        return reach_of(specs, None, environ=INSIDE, fabric=Fabric(), choice=chosen, say=print)
+
+    assert around == among(request()) == among()
+    for reach in (among(request(hosts=["n1", "n2"])), among(request(), n_nodes=1, n_spares=1)):
+        assert reach is not None
+        assert (Kind.DRAGON, ALL[:2], ALL, False) == (reach.kind, reach.hosts, reach.named, reach.whole)
+    assert None is among(request(hosts=["n9"]))  # the planner says so
+    with pytest.raises(AllocationError) as caught:
+        among(request(), n_nodes=5)
+    assert "--nodes 5: there are 4: n[1-4] (the Dragon runtime around this process)" == caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("fabric", "option"),
+    [
+        (Fabric(transport="tcp"), "--transport"),
+        (Fabric(network_prefix="^hsn"), "--network-prefix"),
+        (Fabric(words=("-r",)), "--dragon-arg"),
+    ],
+)
+def test_options_for_starting_dragon_are_refused_where_it_is_running(fabric: Fabric, option: str) -> None:
+    """They would change nothing, and their user would not know."""
+    with pytest.raises(UsageError) as caught:
+        reach_of([], None, environ=INSIDE, fabric=fabric, choice=HostChoice(), say=print)
+    assert f"{option}: the Dragon runtime around this command has been started already" == caught.value.message
+    assert option in caught.value.hint
 
 
 @pytest.mark.parametrize(

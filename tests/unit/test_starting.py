@@ -48,6 +48,16 @@ def test_this_host_needs_no_login() -> None:
     assert {**TICKET, "index": 0} == json.loads(here.stdin)
 
 
+def test_a_runtime_gets_an_agent_as_a_process_on_each_of_its_hosts() -> None:
+    """Each ticket says which host it is for."""
+    starts = agent_starts(Kind.DRAGON, HOSTS, TICKET, {})
+    assert [(host,) for host in HOSTS] == [start.hosts for start in starts]
+    for index, start in enumerate(starts):
+        assert ("env", "rankmap.agent", "") == (start.argv[0], start.argv[-1], start.stdin)
+        ((name, text),) = start.variables
+        assert (TICKET_VARIABLE, {**TICKET, "index": index}) == (name, json.loads(text))
+
+
 def test_a_slurm_job_gets_all_agents_with_one_step() -> None:
     """Beside the steps that there are, one on each host, bound to nothing, with the ticket in its environment."""
     (start,) = agent_starts(Kind.SLURM, HOSTS, TICKET, {})
