@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.errors import AllocationError, LaunchError
 from rankmap.hostlist import fold
-from rankmap.runtime.ending import Outcome
+from rankmap.runtime.cleaning import clean
+from rankmap.runtime.ending import Outcome, unreachable
 from rankmap.runtime.host_facts import HostFacts, facts_of
 from rankmap.runtime.link import Listener, own_addresses
-from rankmap.runtime.starting import agent_starts
+from rankmap.runtime.starting import agent_starts, begin
 from rankmap.runtime.wire import Frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.starting import AgentStart, Kind
@@ -125,6 +126,7 @@ class Fleet:
 
     def start(self, environ: Mapping[str, str]) -> None:
         """Start an agent on every host."""
+        self._environ = environ
         self._listener = Listener(self._loop, self._on_connection)
         addresses = [[address, self._listener.port] for address in (*own_addresses(self._prefix), "127.0.0.1")]
         ticket = {
@@ -134,26 +136,10 @@ class Fleet:
             "stays": False,
         }
         for start in agent_starts(self._kind, [one.name for one in self.members], ticket, environ):
-            try:
-                process = subprocess.Popen(
-                    start.argv,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    env={**environ, **dict(start.variables)},
-                    process_group=0,  # Ctrl-C must reach rankmap only
-                )
-            except OSError as error:
-                msg = f"{start.argv[0]} cannot be started: {error.strerror}"
-                raise LaunchError(msg, hint="it is what gets processes onto the hosts: load its module") from error
-            assert process.stdin is not None  # noqa: S101
-            assert process.stdout is not None  # noqa: S101
-            with suppress(BrokenPipeError):
-                process.stdin.write(start.stdin.encode())
-                process.stdin.close()
-            os.set_blocking(process.stdout.fileno(), False)
+            process = begin(start, environ)
             starter = _Starter(start=start, process=process)
             self._starters.append(starter)
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
             self._loop.call_when_readable(process.stdout, partial(self._on_starter, starter))
 
     def missing(self) -> str:
@@ -195,7 +181,7 @@ class Fleet:
         if messages is None:
             connection.close()
             return
-        message = messages[0]
+        message, *more = messages
         member = self._member(message)
         if member is None:
             connection.close()
@@ -205,6 +191,8 @@ class Fleet:
             self._loop.call_when_readable(member.output, partial(self._on_output, member.output))
         else:
             self._welcome(member, connection, message)
+            if member.connection is connection:
+                self._hear(member, more)
 
     def _member(self, message: Message) -> Member | None:
         """Return the member that this agent is."""
@@ -239,11 +227,18 @@ class Fleet:
 
     def _on_agent(self, member: Member) -> None:
         assert member.connection is not None  # noqa: S101
-        try:
-            messages = member.connection.receive()
-        except OSError:
-            messages = None
-        for message in messages or ():
+        messages = member.connection.receive()
+        self._hear(member, messages or ())
+        if messages is None:
+            self._drop(member)
+            if not self._ready:
+                why = f"{member.name}: rankmap's agent there has ended"
+                self._problem(member, LaunchError.exit_status, why, "is there room for it (memory, processes)?")
+            elif not (member.over and self._ending) and member.problem is None:  # by a mistake of its own, too
+                self._on_lost(member)
+
+    def _hear(self, member: Member, messages: Iterable[Message]) -> None:
+        for message in messages:
             match message["kind"]:
                 case "looked":
                     member.facts = facts_of(member.name, message, self._shapes, address=self._address(member))
@@ -253,19 +248,15 @@ class Fleet:
                     self._problem(member, message["status"], reason, message["hint"])
                 case "over" if message["stuck"]:
                     member.over = self._ending
-                    pids = ", ".join(map(str, message["stuck"]))
-                    self._say(f"{member.name}: processes {pids} cannot be ended: stuck in the kernel, or not ours")
+                    self._say_stuck(member.name, message["stuck"])
                 case "over":
                     member.over = True
                 case _:
                     self._on_message(member, message)
-        if messages is None:
-            self._drop(member)
-            if not self._ready:
-                why = f"{member.name}: rankmap's agent there has ended"
-                self._problem(member, LaunchError.exit_status, why, "is there room for it (memory, processes)?")
-            elif not (member.over and self._ending) and member.problem is None:  # by a mistake of its own, too
-                self._on_lost(member)
+
+    def _say_stuck(self, name: str, pids: Iterable[object]) -> None:
+        listed = ", ".join(map(str, pids))
+        self._say(f"{name}: processes {listed} cannot be ended: stuck in the kernel, or not ours")
 
     def _address(self, member: Member) -> str:
         """Return the address of a host; one that came over the loopback is this one."""
@@ -333,6 +324,39 @@ class Fleet:
             self._loop.call_when_readable(frames, partial(self._on_output, frames))
 
     # -- the end --------------------------------------------------------------------------------------------------
+
+    def clean_lost(self, *, hurry: Callable[[], bool]) -> list[str]:
+        """Have nothing of the job left on hosts whose agents are gone, where that can be; return what is known of each.
+
+        Args:
+            hurry: Whether somebody does not want to wait any longer, asked again and again.
+        """
+        lost = {one.name: one for one in self.members if one.own_name and one.connection is None and not one.over}
+        if not lost or hurry():
+            return []
+        own_names = {name: one.own_name for name, one in lost.items()}
+        found = clean(self._kind, own_names, Path(self._look["control"]), self._environ, hurry=hurry)
+        known = []
+        for name, member in lost.items():
+            member.over = found[name].answered
+            if found[name].answered:
+                said = self._last_words(name)
+                known.append(f"rankmap's agent on {name} was killed{said}\n  nothing of the job is left there")
+            else:
+                said = "".join(f"\n  {line}" for line in found[name].said)
+                known.append(unreachable(name) + said)
+            if found[name].stuck:
+                self._say_stuck(name, found[name].stuck)
+        return known
+
+    def _last_words(self, name: str) -> str:
+        """Return the last lines that the command has said which started the agent of this host."""
+        for starter in self._starters:
+            if name in starter.start.hosts:
+                if starter.process.stdout is not None and not starter.process.stdout.closed:
+                    self._on_starter(starter)
+                return "".join(f"\n  {line}" for line in starter.lines)
+        return ""
 
     def end(self, *, gentle: bool, hurry: Callable[[], bool]) -> list[str]:
         """Have every agent leave nothing behind and end; return the hosts that have not said that they did.

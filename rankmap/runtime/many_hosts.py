@@ -232,6 +232,10 @@ class ManyHosts:
     def after_step(self) -> None:
         """Do nothing: the agents look after what their ranks write."""
 
+    def clean_lost(self, *, hurry: Callable[[], bool]) -> list[str]:
+        """Leave nothing of the job on hosts whose agents are gone, where that can be; return what is known of each."""
+        return [] if self._fleet is None else self._fleet.clean_lost(hurry=hurry)
+
     def end(self, *, gentle: bool, hurry: Callable[[], bool]) -> list[str]:
         """Have every agent leave nothing behind; return the hosts of which nobody knows whether it did."""
         return [] if self._fleet is None else self._fleet.end(gentle=gentle, hurry=hurry)

@@ -19,7 +19,7 @@ from rankmap.runtime import services
 from rankmap.runtime.application import start_failure
 from rankmap.runtime.checking import shortened
 from rankmap.runtime.door import Door
-from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome, no_start, runtime_gone
+from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome, no_start, perhaps_left, runtime_gone
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.hosts import Hosts
 from rankmap.runtime.job import MISMATCH_STATUS, TIMEOUT_STATUS, JobRequest, JobResult
@@ -101,6 +101,8 @@ class Supervisor:
             while not self.done:
                 self._step(self.loop.step)
             self.hosts.gather_reports(self.loop)
+            for known in self.ending.explain(self.ground.clean_lost(hurry=lambda: self.loop.caught)):
+                self.say(known)
         return self._result()
 
     def _tell_progress(self, waited_s: float) -> None:
@@ -127,7 +129,7 @@ class Supervisor:
                 self.say(f"processes {', '.join(map(str, stuck))} cannot be ended: stuck in the kernel, or not ours")
         unknown = self.ground.end(gentle=not self.by_force, hurry=lambda: self.loop.caught)
         if unknown:
-            self.say(f"whether anything of the job is left on {', '.join(unknown)} is not known: it did not answer")
+            self.say(perhaps_left(unknown, self.control.path))
 
     def _end_output(self) -> None:
         taken = self.output is None or self.output.close(timeout_s=_OUTPUT_GRACE_S)
@@ -216,8 +218,7 @@ class Supervisor:
     def on_lost(self, name: str) -> None:
         """End the job because a host cannot be reached any more, and the others by force: Dragon would wait for it."""
         if not self.finishing:
-            reason = f"{name} cannot be reached any more: it has died, or its network has"
-            self.ending.settle(Outcome(status=LaunchError.exit_status, reason=reason))
+            self.ending.lose(name)
         self.ending.kill_ranks()
         self._give_up()
 

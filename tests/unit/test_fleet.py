@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from rankmap.runtime.loop import Loop
 from rankmap.runtime.processes import JOB_VARIABLE, carrying
 from rankmap.runtime.shared_memory import job_directory, remove_directories
 from rankmap.runtime.starting import Kind
+from rankmap.runtime.wire import Connection
 from rankmap.topology import Allocation
 from tests.children import LIMIT_S, has_ended
 
@@ -367,6 +369,54 @@ def test_an_agent_that_dies_is_missed(started: Callable[..., FleetOfTest]) -> No
     made.fleet._starters[0].process.kill()
     made.until(lambda: made.lost)
     assert ([HERE], [HERE]) == (made.lost, made.end())
+
+
+def test_where_an_agent_was_killed_another_cleans_up(folder: Path, started: Callable[..., FleetOfTest]) -> None:
+    """What the job runs there is ended; the reason says so, with the last words of what had started the agent."""
+    script(folder, "srun", SRUN)
+    made = started("n1.site", kind=Kind.SLURM)
+    made.member().send({"kind": "spawn", "number": 1, "command": "echo up; sleep 600", "set": {}})
+    made.until(lambda: made.told)
+    made.fleet._starters[0].lines.append("srun: error: n1: task 0: Killed")
+    made.fleet._starters[0].process.kill()
+    made.until(lambda: made.lost)
+    assert made.left()
+    (known,) = made.fleet.clean_lost(hurry=lambda: False)
+    assert (
+        "rankmap's agent on n1.site was killed\n  srun: error: n1: task 0: Killed\n"
+        "  nothing of the job is left there" == known
+    )
+    assert ([], []) == (made.left(), made.end())
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+def test_a_host_that_cannot_be_cleaned_is_named(
+    folder: Path, started: Callable[..., FleetOfTest], *, hurry: bool
+) -> None:
+    """With what ssh said; in a hurry nobody tries."""
+    script(folder, "srun", SRUN)
+    made = started("n1", kind=Kind.SLURM)
+    made.member()
+    made.fleet._starters[0].process.kill()
+    made.until(lambda: made.lost)
+    script(folder, "srun", DENIED)
+    reason = "n1 cannot be reached any more: it has died, or its network has\n  nobody may log in"
+    assert ([] if hurry else [reason]) == made.fleet.clean_lost(hurry=lambda: hurry)
+    assert ["n1"] == made.end()
+
+
+def test_all_that_an_agent_says_at_once_is_heard(started: Callable[..., FleetOfTest]) -> None:
+    """It was sent a signal right behind its first words."""
+    made = started()
+    made.fleet.members.append(Member(name=HERE, index=0))
+    ours, theirs = (Connection(sock) for sock in socket.socketpair())
+    who = {"kind": "agent", "index": 0, "host": HERE, "names": [], "boot": "x", "pid": 1}
+    for message in (who, {"kind": "signalled", "number": 15}, {"kind": "say", "text": "x"}):
+        theirs.send(message)
+    with closing(theirs):
+        made.fleet._on_connection(ours)
+        made.until(lambda: made.told)
+    assert ["signalled", "say"] == [message["kind"] for message in made.told]
 
 
 def test_an_agent_that_ends_by_a_mistake_of_its_own_is_missed(started: Callable[..., FleetOfTest]) -> None:
