@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rankmap.runtime.ending import unreachable
 from rankmap.runtime.kept import CLEANED
 from rankmap.runtime.starting import agent_starts, begin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from rankmap.runtime.starting import Kind
@@ -36,6 +37,19 @@ class Cleaned:
     answered: bool
     stuck: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
+
+    def text(self, host: str, *, last_words: Iterable[str]) -> str:
+        """Return what the user has to know.
+
+        Args:
+            host: The host's name.
+            last_words: What was said last by the command that had started the agent that is gone.
+        """
+        if self.answered:
+            lines = [f"rankmap's agent on {host} was killed", *last_words, "nothing of the job is left there"]
+        else:
+            lines = [unreachable(host), *(self.said or last_words)]
+        return "\n  ".join(lines)
 
 
 def clean(

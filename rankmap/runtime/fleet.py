@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rankmap.errors import AllocationError, LaunchError
 from rankmap.hostlist import fold
 from rankmap.runtime.cleaning import clean
-from rankmap.runtime.ending import Outcome, unreachable
+from rankmap.runtime.ending import Outcome
 from rankmap.runtime.host_facts import HostFacts, facts_of
 from rankmap.runtime.link import Listener, own_addresses
 from rankmap.runtime.starting import agent_starts, begin
@@ -218,9 +218,13 @@ class Fleet:
         member.connection, member.own_name, member.boot = connection, message["host"], message["boot"]
         self._loop.call_when_readable(connection, partial(self._on_agent, member))
         for other in self.members:
-            if other is not member and (other.own_name, other.boot) == (member.own_name, member.boot):
-                why = f"{other.name} and {member.name} are the same host: both call themselves {member.own_name}"
-                hint = "a name resolves to another host's address (getent hosts NAME), or the list has it twice"
+            if other is not member and other.own_name == member.own_name:
+                if other.boot == member.boot:
+                    are = "are the same host: both"
+                    hint = "a name resolves to another host's address (getent hosts NAME), or the list has it twice"
+                else:
+                    are, hint = "both", "Dragon tells hosts apart by what they call themselves (hostname): rename one"
+                why = f"{other.name} and {member.name} {are} call themselves {member.own_name}"
                 self._problem(member, AllocationError.exit_status, why, hint)
                 return
         member.send(self._look)
@@ -336,27 +340,18 @@ class Fleet:
             return []
         own_names = {name: one.own_name for name, one in lost.items()}
         found = clean(self._kind, own_names, Path(self._look["control"]), self._environ, hurry=hurry)
-        known = []
-        for name, member in lost.items():
-            member.over = found[name].answered
-            if found[name].answered:
-                said = self._last_words(name)
-                known.append(f"rankmap's agent on {name} was killed{said}\n  nothing of the job is left there")
-            else:
-                said = "".join(f"\n  {line}" for line in found[name].said)
-                known.append(unreachable(name) + said)
-            if found[name].stuck:
-                self._say_stuck(name, found[name].stuck)
-        return known
+        for name, one in found.items():
+            lost[name].over = one.answered
+            if one.stuck:
+                self._say_stuck(name, one.stuck)
+        return [one.text(name, last_words=self._last_words(name)) for name, one in found.items()]
 
-    def _last_words(self, name: str) -> str:
+    def _last_words(self, name: str) -> list[str]:
         """Return the last lines that the command has said which started the agent of this host."""
-        for starter in self._starters:
-            if name in starter.start.hosts:
-                if starter.process.stdout is not None and not starter.process.stdout.closed:
-                    self._on_starter(starter)
-                return "".join(f"\n  {line}" for line in starter.lines)
-        return ""
+        (starter,) = (one for one in self._starters if name in one.start.hosts)
+        if starter.process.stdout is not None and not starter.process.stdout.closed:
+            self._on_starter(starter)
+        return [*starter.lines]
 
     def end(self, *, gentle: bool, hurry: Callable[[], bool]) -> list[str]:
         """Have every agent leave nothing behind and end; return the hosts that have not said that they did.

@@ -154,6 +154,8 @@ class ManyHosts:
             case "say":
                 self._listening.say(f"{member.name}: {message['text']}")
             case _ if member in self._by_member:
+                if message.get("lines"):  # of ranks that are not where they should be
+                    message = {**message, "lines": [f"{member.name}: {line}" for line in message["lines"]]}
                 self._hosts.hear(self._by_member[member], message)
             case "trouble":
                 reason = f"{member.name}: {message['reason']}"

@@ -81,6 +81,7 @@ class Supervisor:
         self.output: RankOutput | None = None
         self.slack_ns = services.own_slack_ns()
         self.interrupted = self.draining = self.runtime_gone = self.finishing = self.done = self.by_force = False
+        self.hurried = False
 
     @property
     def _session(self) -> Session | InsideSession:
@@ -101,7 +102,7 @@ class Supervisor:
             while not self.done:
                 self._step(self.loop.step)
             self.hosts.gather_reports(self.loop)
-            for known in self.ending.explain(self.ground.clean_lost(hurry=lambda: self.loop.caught)):
+            for known in self.ending.explain(self.ground.clean_lost(hurry=self._in_a_hurry)):
                 self.say(known)
         return self._result()
 
@@ -120,14 +121,18 @@ class Supervisor:
             self.loop.call_when_readable(self.session, self._on_log)
             self.loop.call_when_readable(self.session.link, self._on_keeper)
 
+    def _in_a_hurry(self) -> bool:
+        """Return whether a signal has come since the end began."""
+        return self.hurried or self.loop.caught
+
     def _end_session(self) -> None:
         if self.session is not None:
             if self.session.runtime_stays and not self.finishing:
                 self.ground.tell_head({"kind": "finish"})
-            stuck = self.session.end(head_pid=self.head_pid, force=self.by_force, hurry=lambda: self.loop.caught)
+            stuck = self.session.end(head_pid=self.head_pid, force=self.by_force, hurry=self._in_a_hurry)
             if stuck:
                 self.say(f"processes {', '.join(map(str, stuck))} cannot be ended: stuck in the kernel, or not ours")
-        unknown = self.ground.end(gentle=not self.by_force, hurry=lambda: self.loop.caught)
+        unknown = self.ground.end(gentle=not self.by_force, hurry=self._in_a_hurry)
         if unknown:
             self.say(perhaps_left(unknown, self.control.path))
 
@@ -155,6 +160,7 @@ class Supervisor:
             if self.output.unwanted and self.ending.outcome is None:
                 # As for any program in a pipeline whose reader has had enough: no word about it.
                 self._end(Outcome(status=128 + signal.SIGPIPE, reason=""))
+        self.hurried |= bool(signals) and self.done
         for number in signals:
             if self.interrupted or not self.ranks or any(rank.pid is None for rank in self.ranks):
                 self._give_up()  # asked twice, or nothing of the application has run: no reason to wait

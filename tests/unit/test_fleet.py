@@ -405,18 +405,35 @@ def test_a_host_that_cannot_be_cleaned_is_named(
     assert ["n1"] == made.end()
 
 
+def comes(made: FleetOfTest, index: int, *said: Message, host: str = HERE, boot: str = "x") -> Connection:
+    """Let an agent come that says this at once."""
+    made.fleet.members.append(Member(name=f"n{index}", index=index))
+    ours, theirs = (Connection(sock) for sock in socket.socketpair())
+    who = {"kind": "agent", "index": index, "host": host, "names": [], "boot": boot, "pid": 1}
+    for message in (who, *said):
+        theirs.send(message)
+    made.fleet._on_connection(ours)
+    return theirs
+
+
 def test_all_that_an_agent_says_at_once_is_heard(started: Callable[..., FleetOfTest]) -> None:
     """It was sent a signal right behind its first words."""
     made = started()
-    made.fleet.members.append(Member(name=HERE, index=0))
-    ours, theirs = (Connection(sock) for sock in socket.socketpair())
-    who = {"kind": "agent", "index": 0, "host": HERE, "names": [], "boot": "x", "pid": 1}
-    for message in (who, {"kind": "signalled", "number": 15}, {"kind": "say", "text": "x"}):
-        theirs.send(message)
-    with closing(theirs):
-        made.fleet._on_connection(ours)
+    with closing(comes(made, 0, {"kind": "signalled", "number": 15}, {"kind": "say", "text": "x"})):
         made.until(lambda: made.told)
     assert ["signalled", "say"] == [message["kind"] for message in made.told]
+
+
+def test_two_hosts_of_one_name_are_refused(
+    started: Callable[..., FleetOfTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of one machine: Dragon would start the ranks of both on one of them."""
+    monkeypatch.setattr(fleet_module, "_OTHERS_S", 0.01)
+    made = started()
+    with closing(comes(made, 0)), closing(comes(made, 1, boot="y")):
+        outcome = made.outcome()
+    assert (AllocationError.exit_status, f"both call themselves {HERE}") == (outcome.status, outcome.reason[10:])
+    assert "hostname" in outcome.hint
 
 
 def test_an_agent_that_ends_by_a_mistake_of_its_own_is_missed(started: Callable[..., FleetOfTest]) -> None:
