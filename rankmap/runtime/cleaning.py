@@ -30,11 +30,13 @@ class Cleaned:
 
     Args:
         answered: Whether nothing of the job is left there, but for ``stuck``.
+        failed: Whether its agent has ended by a mistake of its own, and so cleaned up itself.
         stuck: The pids of what cannot be ended.
         said: What ssh, srun or mpiexec said instead.
     """
 
     answered: bool
+    failed: bool = False
     stuck: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
 
@@ -46,7 +48,8 @@ class Cleaned:
             last_words: What was said last by the command that had started the agent that is gone.
         """
         if self.answered:
-            lines = [f"rankmap's agent on {host} was killed", *last_words, "nothing of the job is left there"]
+            how = "has failed" if self.failed else "was killed"
+            lines = [f"rankmap's agent on {host} {how}", *last_words, "nothing of the job is left there"]
         else:
             lines = [unreachable(host), *(self.said or last_words)]
         return "\n  ".join(lines)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.errors import AllocationError, LaunchError
 from rankmap.hostlist import fold
-from rankmap.runtime.cleaning import clean
+from rankmap.runtime.cleaning import Cleaned, clean
 from rankmap.runtime.ending import Outcome
 from rankmap.runtime.host_facts import HostFacts, facts_of
 from rankmap.runtime.link import Listener, own_addresses
@@ -21,7 +21,7 @@ from rankmap.runtime.starting import agent_starts, begin
 from rankmap.runtime.wire import Frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.starting import AgentStart, Kind
@@ -35,6 +35,7 @@ _SEND_TIMEOUT_S = 10.0
 # When one host has failed, how long to wait for what others have to say, so that all are named at once.
 _OTHERS_S = 1.5
 _END_S = 30.0
+_LAST_WORDS_S = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -335,23 +336,31 @@ class Fleet:
         Args:
             hurry: Whether somebody does not want to wait any longer, asked again and again.
         """
-        lost = {one.name: one for one in self.members if one.own_name and one.connection is None and not one.over}
-        if not lost or hurry():
+        lost = {one.name: one for one in self.members if one.own_name and one.connection is None}
+        own_names = {name: one.own_name for name, one in lost.items() if not one.over}
+        if hurry() or not lost:
             return []
-        own_names = {name: one.own_name for name, one in lost.items()}
-        found = clean(self._kind, own_names, Path(self._look["control"]), self._environ, hurry=hurry)
-        for name, one in found.items():
+        failed = {name: Cleaned(answered=True, failed=True) for name in lost.keys() - own_names}
+        killed = clean(self._kind, own_names, Path(self._look["control"]), self._environ, hurry=hurry)
+        for name, one in killed.items():
             lost[name].over = one.answered
             if one.stuck:
                 self._say_stuck(name, one.stuck)
-        return [one.text(name, last_words=self._last_words(name)) for name, one in found.items()]
+        last_words = self._last_words(lost)
+        return [one.text(name, last_words=last_words[name]) for name, one in (killed | failed).items()]
 
-    def _last_words(self, name: str) -> list[str]:
-        """Return the last lines that the command has said which started the agent of this host."""
-        (starter,) = (one for one in self._starters if name in one.start.hosts)
-        if starter.process.stdout is not None and not starter.process.stdout.closed:
-            self._on_starter(starter)
-        return [*starter.lines]
+    def _last_words(self, hosts: Collection[str]) -> dict[str, list[str]]:
+        """Return the last lines of the commands that had started the agents of these hosts, which are gone."""
+        said = dict[str, list[str]]()
+        for starter in self._starters:
+            if set(starter.start.hosts).isdisjoint(hosts):
+                continue
+            with suppress(subprocess.TimeoutExpired):
+                starter.process.wait(timeout=_LAST_WORDS_S)
+            if starter.process.stdout is not None and not starter.process.stdout.closed:
+                self._on_starter(starter)
+            said |= {name: [*starter.lines] for name in starter.start.hosts}
+        return said
 
     def end(self, *, gentle: bool, hurry: Callable[[], bool]) -> list[str]:
         """Have every agent leave nothing behind and end; return the hosts that have not said that they did.

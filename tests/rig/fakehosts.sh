@@ -25,7 +25,8 @@
 #   NUMA="0/1 0,1"               NUMA domains as CPU lists: node0 has two, node1 has one; sysfs says so, memory policies do not
 #   GPUS="nvidia:4 amd:2"        the vendor's run-time library, a stub (fakegpu.c), first in LD_LIBRARY_PATH of `run`
 #   TMP_MB="- 1"  SHM_MB="- 64"  sizes of /tmp and /dev/shm in MiB
-#   CLOCKS="0 -3600"             seconds by which the wall clock of what ssh starts there is wrong (libfaketime)
+#   CLOCKS="+0 -3600"            seconds by which the wall clock of what ssh starts there is wrong (libfaketime), and of
+#                                whatever has the variables in /run/rig/clocks: a file on each host says by how much
 # And: RIG, the rig's directory (default: one a checkout), whose last part names its namespaces; VENV, the Python environment
 # of `run` (default: $PYTHON's, else the checkout's .venv); KEEP="DIR..." of /tmp that hosts see besides the checkout.
 set -euo pipefail
@@ -149,7 +150,11 @@ network() {
 start() {
   local i=$1 cpus fake=none uptime=()
   cpus=$(word "$i" "${CPUS:-}"); [[ $cpus != [-n]* ]] || cpus=0-$(($(nproc --all) - 1))
-  [[ $(word "$i" "${CLOCKS:-}") = [0n]* ]] || fake="$(find "$(unpack libfaketime)" -name libfaketime.so.1) $(word "$i" "$CLOCKS")"
+  if [ -n "${CLOCKS:-}" ]; then
+    fake=$(word "$i" "$CLOCKS"); [[ $fake = [-+]* ]] || fake=+0
+    echo "LD_PRELOAD=$(find "$(unpack libfaketime)" -name libfaketime.so.1) FAKETIME_TIMESTAMP_FILE=/run/clock" \
+      "FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_DISABLE_SHM=1" >"$RIG/clocks"
+  fi
   # hosts were never booted together; of the clocks, a time namespace moves these two only
   [ ! -e /proc/self/ns/time ] || uptime=(--time --monotonic $((100000 + 1000 * i)) --boottime $((100000 + 1000 * i)))
   # setsid: a ^C at the terminal must not reach the hosts
@@ -186,7 +191,7 @@ init() {  # becomes pid 1 of a host
   [ ! -e /etc/machine-id ] || mount --bind /run/machine-id /etc/machine-id
   [[ $numa = [-n]* ]] || fake_numa "$numa"
   # SHLVL=1: bash then does not read ~/.bashrc on an ssh command, which may print
-  [ "$fake" = none ] || set_env+=" LD_PRELOAD=${fake% *} FAKETIME=${fake#* } FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_DISABLE_SHM=1"
+  [ "$fake" = none ] || { echo "$fake" >/run/clock; set_env+=" $(cat "$STATE/clocks")"; }
   /usr/sbin/sshd -f /etc/ssh/sshd_config -E "$STATE/node$i.sshd.log" -o "SetEnv=$set_env"
   touch "$STATE/node$i.up"
   exec env --ignore-signal=CHLD sleep infinity    # with SIGCHLD ignored the kernel itself reaps orphans

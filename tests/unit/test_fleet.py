@@ -441,6 +441,9 @@ def test_an_agent_that_ends_by_a_mistake_of_its_own_is_missed(started: Callable[
     made = started(HERE)
     made.member().send({"kind": "no such command"})
     made.until(lambda: made.lost)
+    (known,) = made.fleet.clean_lost(hurry=lambda: False)
+    assert known.startswith(f"rankmap's agent on {HERE} has failed\n  ")
+    assert "rankmap's hands do not know the command 'no such command'" in known
     assert ([HERE], []) == (made.lost, made.end())
     assert [] == made.left()
 
