@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rankmap.errors import LaunchError
 from rankmap.runtime.ending import unreachable
 from rankmap.runtime.kept import CLEANED
 from rankmap.runtime.starting import agent_starts, begin
@@ -66,24 +67,26 @@ def clean(
         control: The job's directory.
         environ: What the agents' starters have.
         hurry: Whether somebody does not want to wait any longer, asked again and again.
-
-    Raises:
-        LaunchError: There is no command any more that gets processes onto the hosts.
     """
-    starts = agent_starts(kind, list(hosts), {"clean": str(control)}, environ)
-    processes = [begin(start, environ) for start in starts]
+    starts = agent_starts(kind, list(hosts), {"clean": str(control)}, environ) if hosts else []
     heard = [b"" for _ in starts]
+    processes = {}
     end_s = time.monotonic() + CLEAN_S
     with selectors.DefaultSelector() as selector:
-        for number, process in enumerate(processes):
-            selector.register(_pipe(process), selectors.EVENT_READ, number)
+        for number, start in enumerate(starts):
+            try:
+                processes[number] = begin(start, environ)
+            except LaunchError as error:  # the host that we are on is in trouble too
+                heard[number] = error.message.encode()
+            else:
+                selector.register(_pipe(processes[number]), selectors.EVENT_READ, number)
         while selector.get_map() and time.monotonic() < end_s and not hurry():
             for key, _ in selector.select(_LOOK_S):
                 data = _pipe(processes[key.data]).read()
                 heard[key.data] += data or b""
                 if data == b"":
                     selector.unregister(key.fileobj)
-    for process in processes:
+    for process in processes.values():
         process.kill()
         process.wait()
         _pipe(process).close()

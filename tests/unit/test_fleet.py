@@ -389,6 +389,19 @@ def test_where_an_agent_was_killed_another_cleans_up(folder: Path, started: Call
     assert ([], []) == (made.left(), made.end())
 
 
+def test_a_host_that_cannot_be_cleaned_because_of_this_one(folder: Path, started: Callable[..., FleetOfTest]) -> None:
+    """Somebody has taken the command away."""
+    script(folder, "srun", SRUN)
+    made = started("n1", kind=Kind.SLURM)
+    made.member()
+    made.fleet._starters[0].process.kill()
+    made.until(lambda: made.lost)
+    (folder / "srun").unlink()
+    made.fleet._environ = {"PATH": str(folder)}
+    (known,) = made.fleet.clean_lost(hurry=lambda: False)
+    assert known.endswith("its network has\n  srun cannot be started: No such file or directory")
+
+
 @pytest.mark.parametrize("hurry", [False, True])
 def test_a_host_that_cannot_be_cleaned_is_named(
     folder: Path, started: Callable[..., FleetOfTest], *, hurry: bool
