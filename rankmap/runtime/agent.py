@@ -4,7 +4,8 @@ Run as ``python -m rankmap.agent`` by ssh, srun, mpiexec, drun or Dragon itself 
 that says where the supervisor is and proves that it is ours: in RANKMAP_TICKET, else as a line on its standard input.
 It looks at the host, starts what Dragon's launcher wants started there, has the hands (hands.py) work for the
 supervisor, and passes on what the ranks write, on a connection of its own. Else it sleeps. When the supervisor says
-so, or is gone, nothing of the job is left here: no process, no shared memory, no directory.
+so, or is gone, nothing of the job is left here: no process, no shared memory, no directory. When an agent was killed,
+another one with a ticket that says ``clean`` does just that in its place, and goes (cleaning.py).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from rankmap.runtime.entrance import OUTPUT
 from rankmap.runtime.hands import Hands
 from rankmap.runtime.host_facts import look
 from rankmap.runtime.host_job import HostJob
-from rankmap.runtime.kept import Kept
+from rankmap.runtime.kept import Kept, clean_up_after
 from rankmap.runtime.link import connect
 from rankmap.runtime.live_gpus import gpu_variables
 from rankmap.runtime.loop import Loop
@@ -190,10 +191,7 @@ class Agent:
             self.tell({"kind": "signalled", "number": signals[0]})
 
     def _on_supervisor(self) -> None:
-        try:
-            messages = self.supervisor.receive()
-        except OSError:
-            messages = None
+        messages = self.supervisor.receive()
         if messages is None:
             self.over = self.alone = True
             self.loop.forget(self.supervisor)
@@ -397,6 +395,9 @@ def serve(this_host: ThisHost, all_gpus: Callable[[str], tuple[Gpu, ...]]) -> in
         sys.stderr.write("rankmap: this is started by `rankmap launch`, which hands it a ticket; there is none\n")
         return 2
     os.environ.pop(TICKET_VARIABLE, None)
+    if "clean" in ticket:
+        sys.stdout.write(clean_up_after(Path(ticket["clean"]), above=_ancestors()) + "\n")
+        return 0
     own_name = os.uname().nodename
     try:
         way = find_way(ticket, own_name)

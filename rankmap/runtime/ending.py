@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING
 from rankmap.cpuset import CpuSet
 from rankmap.errors import LaunchError, RankmapError, RuntimeUnusableError
 from rankmap.hostlist import fold
+from rankmap.runtime.processes import JOB_VARIABLE
+from rankmap.runtime.shared_memory import job_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.rank_state import RankState
 
-__all__ = ["GIVE_UP_S", "Ending", "Outcome", "no_start", "runtime_gone"]
+__all__ = ["GIVE_UP_S", "Ending", "Outcome", "no_start", "perhaps_left", "runtime_gone", "unreachable"]
 
 _TERM_GRACE_S = 2.0
 # After SIGKILL: how long Dragon may take to report the exit codes before the runtime is ended by force.
@@ -64,6 +67,25 @@ def runtime_gone(what: str, *, started: bool, log_tail: str) -> Outcome:
     return Outcome(status=status, reason=f"{when}: {what}{log_tail}")
 
 
+def unreachable(host: str) -> str:
+    """Return what is known of a host that says nothing any more."""
+    return f"{host} cannot be reached any more: it has died, or its network has"
+
+
+def perhaps_left(hosts: Sequence[str], control: Path) -> str:
+    """Return what to tell the user of hosts that have not said that they are clean.
+
+    Args:
+        hosts: Their names.
+        control: The job's directory, which has the job's name.
+    """
+    return (
+        f"whether anything of the job is left on {fold(hosts)} is not known: it did not answer\n"
+        f"  there, `grep -lz ^{JOB_VARIABLE}={control.name} /proc/[0-9]*/environ` finds its processes; "
+        f"its files are in {control} and {job_directory(control.name)}"
+    )
+
+
 class Ending:
     """Decides when a job has to end, and ends its ranks.
 
@@ -86,6 +108,7 @@ class Ending:
     ) -> None:
         self.ranks: list[RankState] = []
         self.outcome: Outcome | None = None
+        self._lost: Outcome | None = None
         self._loop = loop
         self._send = send
         self._ask_mpi = ask_mpi
@@ -99,6 +122,18 @@ class Ending:
         """The first reason for a status other than 0 is the job's."""
         if self.outcome is None:
             self.outcome = outcome
+
+    def lose(self, host: str) -> None:
+        """Settle that the job ends because this host cannot be reached any more."""
+        if self.outcome is None:
+            self.outcome = self._lost = Outcome(status=LaunchError.exit_status, reason=unreachable(host))
+
+    def explain(self, known: Sequence[str]) -> Sequence[str]:
+        """Take what is known of lost hosts by now as the job's reason, where they are; return what is not in that."""
+        if not known or self._lost is None or self.outcome is not self._lost:
+            return known
+        self.outcome = replace(self._lost, reason="\n  ".join(known))
+        return ()
 
     def end(self, outcome: Outcome) -> None:
         """End the job for this reason."""

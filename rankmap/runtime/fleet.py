@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.errors import AllocationError, LaunchError
 from rankmap.hostlist import fold
+from rankmap.runtime.cleaning import Cleaned, clean
 from rankmap.runtime.ending import Outcome
 from rankmap.runtime.entrance import Entrance
 from rankmap.runtime.host_facts import HostFacts, facts_of
 from rankmap.runtime.inside import ask_for_agents
 from rankmap.runtime.link import own_addresses
-from rankmap.runtime.starting import Kind, agent_starts
+from rankmap.runtime.starting import Kind, agent_starts, begin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from rankmap.runtime.inside import Asked
     from rankmap.runtime.loop import Loop
@@ -38,6 +39,7 @@ _LOG_LINES = 5
 # When one host has failed, how long to wait for what others have to say, so that all are named at once.
 _OTHERS_S = 1.5
 _END_S = 30.0
+_LAST_WORDS_S = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -151,6 +153,7 @@ class Fleet:
 
     def start(self, environ: Mapping[str, str]) -> None:
         """Start an agent on every host."""
+        self._environ = environ
         self._entrance = Entrance(
             self._loop,
             secret=None,
@@ -171,26 +174,10 @@ class Fleet:
             self._asked = ask_for_agents(starts, self._loop.wake)
             return
         for start in starts:
-            try:
-                process = subprocess.Popen(
-                    start.argv,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    env={**environ, **dict(start.variables)},
-                    process_group=0,  # Ctrl-C must reach rankmap only
-                )
-            except OSError as error:
-                msg = f"{start.argv[0]} cannot be started: {error.strerror}"
-                raise LaunchError(msg, hint="it is what gets processes onto the hosts: load its module") from error
-            assert process.stdin is not None  # noqa: S101
-            assert process.stdout is not None  # noqa: S101
-            with suppress(BrokenPipeError):
-                process.stdin.write(start.stdin.encode())
-                process.stdin.close()
-            os.set_blocking(process.stdout.fileno(), False)
+            process = begin(start, environ)
             starter = _Starter(start=start, process=process)
             self._starters.append(starter)
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
             self._loop.call_when_readable(process.stdout, partial(self._on_starter, starter))
 
     def missing(self) -> str:
@@ -232,6 +219,8 @@ class Fleet:
             return
         member.own_name, member.boot, member.address = message["host"], message["boot"], self._address(connection)
         self._seat(member, connection)
+        for early in messages[1:] if member.connection is connection else ():
+            self._hear(member, early)
 
     def _member(self, message: Message) -> Member | None:
         """Return the member that this agent is."""
@@ -282,18 +271,19 @@ class Fleet:
         """Have an agent that has come look at its host."""
         member.here = True
         for other in self.members:
-            if other is not member and (other.own_name, other.boot) == (member.own_name, member.boot):
-                why = f"{other.name} and {member.name} are the same host: both call themselves {member.own_name}"
-                hint = "a name resolves to another host's address (getent hosts NAME), or the list has it twice"
+            if other is not member and other.own_name == member.own_name:
+                if other.boot == member.boot:
+                    are = "are the same host: both"
+                    hint = "a name resolves to another host's address (getent hosts NAME), or the list has it twice"
+                else:
+                    are, hint = "both", "Dragon tells hosts apart by what they call themselves (hostname): rename one"
+                why = f"{other.name} and {member.name} {are} call themselves {member.own_name}"
                 self._problem(member, AllocationError.exit_status, why, hint)
                 return
         member.send(self._look)
 
     def _on_agent(self, member: Member, connection: Connection) -> None:
-        try:
-            messages = connection.receive()
-        except OSError:
-            messages = None
+        messages = connection.receive()
         for message in messages or ():
             self._hear(member, message)
         if messages is None:
@@ -320,12 +310,15 @@ class Fleet:
                 self._problem(member, message["status"], reason, message["hint"])
             case "over" if message["stuck"]:
                 member.over = self._ending
-                pids = ", ".join(map(str, message["stuck"]))
-                self._say(f"{member.name}: processes {pids} cannot be ended: stuck in the kernel, or not ours")
+                self._say_stuck(member.name, message["stuck"])
             case "over":
                 member.over = True
             case _:
                 self._on_message(member, message)
+
+    def _say_stuck(self, name: str, pids: Iterable[object]) -> None:
+        listed = ", ".join(map(str, pids))
+        self._say(f"{name}: processes {listed} cannot be ended: stuck in the kernel, or not ours")
 
     def _miss(self, member: Member) -> None:
         """Note that an agent is gone, and with it the way to those that it stood before."""
@@ -399,6 +392,45 @@ class Fleet:
                 member.send({"kind": "all", "message": message})
 
     # -- the end --------------------------------------------------------------------------------------------------
+
+    def clean_lost(self, *, hurry: Callable[[], bool]) -> list[str]:
+        """Have nothing of the job left on hosts whose agents are gone, where that can be; return what is known of each.
+
+        Args:
+            hurry: Whether somebody does not want to wait any longer, asked again and again.
+        """
+        lost = {one.name: one for one in self.members if one.own_name and not one.here}
+        own_names = {name: one.own_name for name, one in lost.items() if not one.over}
+        if hurry() or not lost:
+            return []
+        failed = {name: Cleaned(answered=True, failed=True) for name in lost.keys() - own_names}
+        if self._kind is Kind.DRAGON:  # it may not answer either
+            killed = {name: Cleaned(answered=False) for name in own_names}
+        else:
+            killed = clean(self._kind, own_names, Path(self._look["control"]), self._environ, hurry=hurry)
+        for name, one in killed.items():
+            lost[name].over = one.answered
+            if one.stuck:
+                self._say_stuck(name, one.stuck)
+        last_words = self._last_words(lost)
+        return [
+            one.text(name, last_words=last_words.get(name, ()))
+            for name, one in (killed | failed).items()
+            if not (one.answered and lost[name].father in lost.values())  # it went with the one that stood before it
+        ]
+
+    def _last_words(self, hosts: Collection[str]) -> dict[str, list[str]]:
+        """Return the last lines of the commands that had started the agents of these hosts, which are gone."""
+        said = dict[str, list[str]]()
+        for starter in self._starters:
+            if set(starter.start.hosts).isdisjoint(hosts):
+                continue
+            with suppress(subprocess.TimeoutExpired):
+                starter.process.wait(timeout=_LAST_WORDS_S)
+            if starter.process.stdout is not None and not starter.process.stdout.closed:
+                self._on_starter(starter)
+            said |= {name: [*starter.lines] for name in starter.start.hosts}
+        return said
 
     def end(self, *, gentle: bool, hurry: Callable[[], bool]) -> list[str]:
         """Have every agent leave nothing behind and end; return the hosts that have not said that they did.

@@ -20,6 +20,7 @@ command could not be obeyed.
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,6 +31,7 @@ from rankmap.report import NodeReport
 from rankmap.runtime import pmi_link, processes, services
 from rankmap.runtime.checking import Checker
 from rankmap.runtime.draining import Drain
+from rankmap.runtime.job import MISMATCH_STATUS
 from rankmap.runtime.rank_pipes import ENDS, RankPipes
 from rankmap.runtime.rank_process import RankProcess
 from rankmap.runtime.releasing import release_all
@@ -147,8 +149,15 @@ class Hands:
         if self._job is None:  # on another host the ranks may be quicker than the plan
             self._early.append((connection, message))
             return
-        rank = self.ranks[message["rank"]]
-        rank.report(connection, message)
+        number, here = message["rank"], message["host"] == os.uname().nodename
+        if number not in self.ranks:
+            what = f"rank {number} was started on {self._job.plan.host}, where it is not planned (host-differs)"
+            hint = "docs/findings.md has causes and cures"
+            self._tell({"kind": "trouble", "status": MISMATCH_STATUS, "reason": what, "hint": hint})
+            return
+        rank = self.ranks[number]
+        # The job may have another name for this host.
+        rank.report(connection, message | ({"host": self._job.plan.host} if here else {}))
         self._tell({"kind": "shims", "ranks": [[rank.number, message["pid"]]]})
         if rank.pidfd is not None:
             self._loop.call_when_readable(rank.pidfd, lambda: self._on_rank_end(rank))

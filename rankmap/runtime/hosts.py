@@ -91,6 +91,13 @@ class Ground(Protocol):
     def after_step(self) -> None:
         """Do what there is to do after each step of the loop."""
 
+    def clean_lost(self, *, hurry: Callable[[], bool]) -> list[str]:
+        """Leave nothing of the job on hosts that were lost, where that can be; return what is known of each.
+
+        Args:
+            hurry: See ``end``.
+        """
+
     def end(self, *, gentle: bool, hurry: Callable[[], bool]) -> list[str]:
         """Leave nothing of the job on other hosts; return those of which nobody knows whether that came about.
 

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING
 
 from rankmap.runtime.processes import JOB_VARIABLE, carrying, descendants, end_all, send_signal, wind_down
 from rankmap.runtime.services import RUNTIME
-from rankmap.runtime.shared_memory import SharedMemory
+from rankmap.runtime.shared_memory import SharedMemory, remove_directories
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Collection, Iterable
+    from pathlib import Path
 
     from rankmap.runtime.processes import Found
     from rankmap.runtime.services import Service
 
-__all__ = ["Kept"]
+__all__ = ["CLEANED", "Kept", "clean_up_after"]
+
+CLEANED = "rankmap-cleaned"
+"""What a line begins with that says on which host nothing is left, but for these pids."""
 
 _KILL_TIMEOUT_S = 10.0
 
@@ -34,9 +38,10 @@ class Kept:
         job: The job's name.
         runtime_stays: Whether the runtime goes on when the job has ended.
         above: The pids of the agent and what it was started by: they are not ended.
+        late: Whether the job may have made shared memory before this.
     """
 
-    def __init__(self, job: str, *, runtime_stays: bool, above: Collection[int] = ()) -> None:
+    def __init__(self, job: str, *, runtime_stays: bool, above: Collection[int] = (), late: bool = False) -> None:
         self.runtime_stays = runtime_stays
         # Dragon's local services are the leader of the group of all that they start.
         self._runtime = os.getpgid(0) if runtime_stays else 0
@@ -44,7 +49,7 @@ class Kept:
         self._job = job
         self._above = {os.getpid(), *above}
         self._expected: dict[int, subprocess.Popen[bytes]] = {}
-        self.shared_memory = SharedMemory(self.processes)
+        self.shared_memory = SharedMemory(self.processes, late=late)
 
     def processes(self) -> list[Found]:
         """Return the job's processes."""
@@ -108,3 +113,17 @@ class Kept:
             while (ended := os.waitpid(-1, os.WNOHANG))[0] != 0:
                 if ended[0] in self._expected:
                     self._expected[ended[0]].returncode = os.waitstatus_to_exitcode(ended[1])
+
+
+def clean_up_after(control: Path, *, above: Collection[int]) -> str:
+    """Leave nothing of a job whose agent on this host was killed; return the line that says so (``CLEANED``).
+
+    What has cleared its environment is not found, nor files in /dev/shm of processes that have ended.
+
+    Args:
+        control: The job's directory, which has the job's name.
+        above: The pids of what this process was started by.
+    """
+    stuck = Kept(control.name, runtime_stays=False, above=above, late=True).end()
+    remove_directories(control)
+    return " ".join([CLEANED, os.uname().nodename, *map(str, stuck)])

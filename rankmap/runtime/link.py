@@ -9,6 +9,7 @@ A host that has died says nothing. The kernel finds out (SO_KEEPALIVE, TCP_USER_
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hmac
 import re
@@ -34,6 +35,8 @@ PREFERRED = r"^(hsn|ipogif|ib)\d+$"
 _NONCE_BYTES = 16
 _PROOF_BYTES = 32
 _CONNECT_S = 5.0
+_PAUSE_S = 0.2
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # accept(2)
 _SIOCGIFADDR = 0x8915  # netdevice(7)
 
 
@@ -125,16 +128,25 @@ class Listener:
         self._sock.settimeout(0)
         self.port: int = self._sock.getsockname()[1]
         self._newcomers: set[_Newcomer] = set()
-        loop.call_when_readable(self._sock, self._accept)
+        self._listen()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # gone again, or no descriptor left for it
+        try:
             sock, _ = self._sock.accept()
-            sock.settimeout(0)
-            newcomer = _Newcomer(sock, self.secret)
-            self._newcomers.add(newcomer)
-            self._loop.call_when_readable(sock, lambda: self._hear(newcomer))
-            self._loop.call_after(_CONNECT_S, lambda: self._drop(newcomer))
+        except OSError as error:
+            if error.errno in _NO_ROOM:  # who waits goes on waiting: asked again at once, the loop would spin
+                self._loop.forget(self._sock)
+                self._loop.call_after(_PAUSE_S, self._listen)
+            return  # else it is gone again
+        sock.settimeout(0)
+        newcomer = _Newcomer(sock, self.secret)
+        self._newcomers.add(newcomer)
+        self._loop.call_when_readable(sock, lambda: self._hear(newcomer))
+        self._loop.call_after(_CONNECT_S, lambda: self._drop(newcomer))
+
+    def _listen(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.call_when_readable(self._sock, self._accept)
 
     def _hear(self, newcomer: _Newcomer) -> None:
         try:

@@ -164,6 +164,8 @@ class ManyHosts:
             case "say":
                 self._listening.say(f"{member.name}: {message['text']}")
             case _ if member in self._by_member:
+                if message.get("lines"):  # of ranks that are not where they should be
+                    message = {**message, "lines": [f"{member.name}: {line}" for line in message["lines"]]}
                 self._hosts.hear(self._by_member[member], message)
             case "trouble":
                 reason = f"{member.name}: {message['reason']}"
@@ -241,6 +243,10 @@ class ManyHosts:
 
     def after_step(self) -> None:
         """Do nothing: the agents look after what their ranks write."""
+
+    def clean_lost(self, *, hurry: Callable[[], bool]) -> list[str]:
+        """Leave nothing of the job on hosts whose agents are gone, where that can be; return what is known of each."""
+        return [] if self._fleet is None else self._fleet.clean_lost(hurry=hurry)
 
     def end(self, *, gentle: bool, hurry: Callable[[], bool]) -> list[str]:
         """Have every agent leave nothing behind; return the hosts of which nobody knows whether it did."""

@@ -98,6 +98,11 @@ class OneHost:
         if self._hands is not None:
             self._hands.after_step()
 
+    def clean_lost(self, *, hurry: Callable[[], bool]) -> list[str]:
+        """Do nothing: there are no other hosts."""
+        del hurry
+        return []
+
     def end(self, *, gentle: bool, hurry: Callable[[], bool]) -> list[str]:
         """Watch the ranks no more; what is left on this host is the session's to end."""
         del gentle, hurry

@@ -51,11 +51,12 @@ class SharedMemory:
 
     Args:
         processes: Returns the job's processes.
+        late: Whether the job may have made files before this.
     """
 
-    def __init__(self, processes: Callable[[], Iterable[Found]]) -> None:
+    def __init__(self, processes: Callable[[], Iterable[Found]], *, late: bool = False) -> None:
         self._processes = processes
-        self._others = _segments()
+        self._others = set[str]() if late else _segments()
         self._judged: dict[str, int] = {}
         self.ours: set[str] = set()
         libc = ctypes.CDLL(None)

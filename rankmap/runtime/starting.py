@@ -19,12 +19,15 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankmap.errors import LaunchError
 from rankmap.runtime.agent import TICKET_VARIABLE
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ __all__ = [
     "Kind",
     "Reach",
     "agent_starts",
+    "begin",
     "dragon_words",
     "dragons_launcher",
     "hosts_environment",
@@ -171,6 +175,33 @@ def agent_starts(
         launcher = (mpiexec(environ), "--np", n_hosts, "--ppn", "1", "--cpu-bind", "none", "--hosts", ",".join(hosts))
     variables = ((TICKET_VARIABLE, json.dumps(dict(ticket))),)
     return [AgentStart(hosts=tuple(hosts), argv=(*launcher, *_agent(quoted=False)), variables=variables)]
+
+
+def begin(start: AgentStart, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Return the process of this command, with what it reads written; what it says can be read without waiting.
+
+    Raises:
+        LaunchError: There is no such command.
+    """
+    try:
+        process = subprocess.Popen(
+            start.argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**environ, **dict(start.variables)},
+            process_group=0,  # Ctrl-C must reach rankmap only
+        )
+    except OSError as error:
+        msg = f"{start.argv[0]} cannot be started: {error.strerror}"
+        raise LaunchError(msg, hint="it is what gets processes onto the hosts: load its module") from error
+    assert process.stdin is not None  # noqa: S101
+    assert process.stdout is not None  # noqa: S101
+    with suppress(BrokenPipeError):
+        process.stdin.write(start.stdin.encode())
+        process.stdin.close()
+    os.set_blocking(process.stdout.fileno(), False)
+    return process
 
 
 def _ssh(host: str) -> tuple[str, ...]:

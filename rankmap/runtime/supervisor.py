@@ -19,7 +19,7 @@ from rankmap.runtime import services
 from rankmap.runtime.application import start_failure
 from rankmap.runtime.checking import shortened
 from rankmap.runtime.door import Door
-from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome, no_start, runtime_gone
+from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome, no_start, perhaps_left, runtime_gone
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.hosts import Hosts
 from rankmap.runtime.job import MISMATCH_STATUS, TIMEOUT_STATUS, JobRequest, JobResult
@@ -81,6 +81,7 @@ class Supervisor:
         self.output: RankOutput | None = None
         self.slack_ns = services.own_slack_ns()
         self.interrupted = self.draining = self.runtime_gone = self.finishing = self.done = self.by_force = False
+        self.hurried = False
 
     @property
     def _session(self) -> Session | InsideSession:
@@ -101,6 +102,8 @@ class Supervisor:
             while not self.done:
                 self._step(self.loop.step)
             self.hosts.gather_reports(self.loop)
+            for known in self.ending.explain(self.ground.clean_lost(hurry=self._in_a_hurry)):
+                self.say(known)
         return self._result()
 
     def _tell_progress(self, waited_s: float) -> None:
@@ -118,16 +121,20 @@ class Supervisor:
             self.loop.call_when_readable(self.session, self._on_log)
             self.loop.call_when_readable(self.session.link, self._on_keeper)
 
+    def _in_a_hurry(self) -> bool:
+        """Return whether a signal has come since the end began."""
+        return self.hurried or self.loop.caught
+
     def _end_session(self) -> None:
         if self.session is not None:
             if self.session.runtime_stays and not self.finishing:
                 self.ground.tell_head({"kind": "finish"})
-            stuck = self.session.end(head_pid=self.head_pid, force=self.by_force, hurry=lambda: self.loop.caught)
+            stuck = self.session.end(head_pid=self.head_pid, force=self.by_force, hurry=self._in_a_hurry)
             if stuck:
                 self.say(f"processes {', '.join(map(str, stuck))} cannot be ended: stuck in the kernel, or not ours")
-        unknown = self.ground.end(gentle=not self.by_force, hurry=lambda: self.loop.caught)
+        unknown = self.ground.end(gentle=not self.by_force, hurry=self._in_a_hurry)
         if unknown:
-            self.say(f"whether anything of the job is left on {', '.join(unknown)} is not known: it did not answer")
+            self.say(perhaps_left(unknown, self.control.path))
 
     def _end_output(self) -> None:
         taken = self.output is None or self.output.close(timeout_s=_OUTPUT_GRACE_S)
@@ -153,6 +160,7 @@ class Supervisor:
         if self.output is not None and self.output.unwanted and self.ending.outcome is None:
             # As for any program in a pipeline whose reader has had enough: no word about it.
             self._end(Outcome(status=128 + signal.SIGPIPE, reason=""))
+        self.hurried |= bool(signals) and self.done
         for number in signals:
             if self.interrupted or not self.ranks or any(rank.pid is None for rank in self.ranks):
                 self._give_up()  # asked twice, or nothing of the application has run: no reason to wait
@@ -216,8 +224,7 @@ class Supervisor:
     def on_lost(self, name: str) -> None:
         """End the job because a host cannot be reached any more, and the others by force: Dragon would wait for it."""
         if not self.finishing:
-            reason = f"{name} cannot be reached any more: it has died, or its network has"
-            self.ending.settle(Outcome(status=LaunchError.exit_status, reason=reason))
+            self.ending.lose(name)
         self.ending.kill_ranks()
         self._give_up()
 

@@ -90,7 +90,7 @@ class Connection:
             data = self.sock.recv(_CHUNK_BYTES)
         except BlockingIOError:
             return []
-        except (ConnectionResetError, TimeoutError):
+        except OSError:  # it was killed, or its host or network has died: whatever the kernel calls that
             return None
         if not data:
             return None

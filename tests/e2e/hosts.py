@@ -185,8 +185,7 @@ class Hosts:
     def _listed(self, host: int) -> set[str]:
         folders = ("/tmp", "/dev/shm")  # noqa: S108 - looked at, nothing is made there
         root = f"/proc/{self._init[host]}/root"
-        found = {f"{folder}/{path.name}" for folder in folders for path in Path(f"{root}{folder}").iterdir()}
-        return {path for path in found if "faketime_" not in path}  # of the wrong clock itself
+        return {f"{folder}/{path.name}" for folder in folders for path in Path(f"{root}{folder}").iterdir()}
 
 
 @contextmanager

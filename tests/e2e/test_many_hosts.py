@@ -173,6 +173,19 @@ def test_when_rankmap_is_killed_the_agents_clean_their_hosts(two: Hosts) -> None
     wait_for(lambda: not two.left(), lambda: f"{two.left()}", limit_s=GONE_S)
 
 
+@pytest.mark.parametrize("host", [0, 1])
+def test_a_host_whose_agent_was_killed_is_cleaned_by_another(two: Hosts, host: int) -> None:
+    """The kernel may have run out of memory there: the ranks, Dragon's services and the directories go all the same."""
+    process = running_job(two)
+    agents = {pid: line.split() for pid, line in two.running(host).items() if line.endswith("-u -m rankmap.agent")}
+    (agent,) = (pid for pid, words in agents.items() if "python" in words[0])  # the others have started one by ssh
+    os.kill(agent, signal.SIGKILL)
+    done = process.end(limit_s=GONE_S)
+    assert 123 == done.status, done.stderr
+    assert f"rankmap: rankmap's agent on node{host} was killed\n" in done.stderr
+    assert "nothing of the job is left there" in done.stderr
+
+
 # -- hosts of no use -----------------------------------------------------------------------------------------------
 
 

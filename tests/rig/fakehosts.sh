@@ -25,7 +25,8 @@
 #   NUMA="0/1 0,1"               NUMA domains as CPU lists: node0 has two, node1 has one; sysfs says so, memory policies do not
 #   GPUS="nvidia:4 amd:2"        the vendor's run-time library, a stub (fakegpu.c), first in LD_LIBRARY_PATH of `run`
 #   TMP_MB="- 1"  SHM_MB="- 64"  sizes of /tmp and /dev/shm in MiB
-#   CLOCKS="0 -3600"             seconds by which the wall clock of what ssh starts there is wrong (libfaketime)
+#   CLOCKS="0 -3600"             seconds by which the wall clock of what `run` and ssh start there is wrong (fakeclock.c),
+#                                and of what that starts on other hosts with its LD_PRELOAD
 # And: RIG, the rig's directory (default: one a checkout), whose last part names its namespaces; VENV, the Python environment
 # of `run` (default: $PYTHON's, else the checkout's .venv); KEEP="DIR..." of /tmp that hosts see besides the checkout.
 set -euo pipefail
@@ -65,7 +66,7 @@ install_tools() {
   [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
   command -v ssh >/dev/null || missing+=(openssh-client)
   command -v ip >/dev/null || missing+=(iproute2)
-  [[ -z ${GPUS:-} ]] || command -v cc >/dev/null || missing+=(gcc libc6-dev)
+  [[ -z ${GPUS:-}${CLOCKS:-} ]] || command -v cc >/dev/null || missing+=(gcc libc6-dev)
   ldconfig -p | grep -q libnuma.so.1 || missing+=(libnuma1)
   [ ${#missing[@]} = 0 ] || { apt-get update -q
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"; } >/dev/null
@@ -75,7 +76,6 @@ build() {
   [ "$(id -u)" = 0 ] || die "build needs root (apt-get)"
   mkdir -p "$(dirname "$CACHE")"
   install_tools
-  unpack libfaketime >/dev/null
   unpack slurmctld slurmd slurm-client >/dev/null
 }
 
@@ -109,6 +109,7 @@ up() {
   readlink -f "$VENV/bin/python" >"$RIG/python"      # for PBS's programs: there even where the environment is hidden
   cp -r "$HERE/pbs" "$RIG/pbs"
   ssh_files
+  [ -z "${CLOCKS:-}" ] || cc -shared -fPIC -o "$RIG/fakeclock.so" "$HERE/fakeclock.c"
   echo "127.0.0.1 localhost" >"$RIG/hosts"
   ip netns add "$PREFIX-switch"; ip -n "$PREFIX-switch" link add br0 type bridge; ip -n "$PREFIX-switch" link set br0 up
   for ((i = 0; i < n; i++)); do
@@ -147,21 +148,20 @@ network() {
 }
 
 start() {
-  local i=$1 cpus fake=none uptime=()
+  local i=$1 cpus uptime=()
   cpus=$(word "$i" "${CPUS:-}"); [[ $cpus != [-n]* ]] || cpus=0-$(($(nproc --all) - 1))
-  [[ $(word "$i" "${CLOCKS:-}") = [0n]* ]] || fake="$(find "$(unpack libfaketime)" -name libfaketime.so.1) $(word "$i" "$CLOCKS")"
   # hosts were never booted together; of the clocks, a time namespace moves these two only
   [ ! -e /proc/self/ns/time ] || uptime=(--time --monotonic $((100000 + 1000 * i)) --boottime $((100000 + 1000 * i)))
   # setsid: a ^C at the terminal must not reach the hosts
   setsid taskset -c "$cpus" nsenter --net="/run/netns/$PREFIX-node$i" \
     unshare --mount --uts --ipc --pid --fork --kill-child --propagation private "${uptime[@]}" \
     "$HERE/fakehosts.sh" __init "$i" "$RIG" "$(word "$i" "${NUMA:-}")" "$(word "$i" "${TMP_MB:-}")" "$(word "$i" "${SHM_MB:-}")" \
-    "$fake" "$CHECKOUT $(readlink -f "$CHECKOUT/.venv") $VENV $(readlink -f "$VENV") ${KEEP:-}" \
+    "$(word "$i" "${CLOCKS:-}")" "$CHECKOUT $(readlink -f "$CHECKOUT/.venv") $VENV $(readlink -f "$VENV") ${KEEP:-}" \
     >"$RIG/node$i.log" 2>&1 </dev/null &
 }
 
 init() {  # becomes pid 1 of a host
-  local i=$1 numa=$3 tmp=$4 shm=$5 fake=$6 keep=$7 dir id set_env=SHLVL=1
+  local i=$1 numa=$3 tmp=$4 shm=$5 clock=$6 keep=$7 dir id set_env=SHLVL=1
   hostname "node$i"
   mount -t proc proc /proc
   mount -t tmpfs tmpfs /run; mkdir -p /run/sshd /run/machine "$STATE" "$GPULIB"
@@ -186,7 +186,7 @@ init() {  # becomes pid 1 of a host
   [ ! -e /etc/machine-id ] || mount --bind /run/machine-id /etc/machine-id
   [[ $numa = [-n]* ]] || fake_numa "$numa"
   # SHLVL=1: bash then does not read ~/.bashrc on an ssh command, which may print
-  [ "$fake" = none ] || set_env+=" LD_PRELOAD=${fake% *} FAKETIME=${fake#* } FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_DISABLE_SHM=1"
+  [ ! -e "$STATE/fakeclock.so" ] || { echo "$clock" >/run/clock; set_env+=" LD_PRELOAD=$STATE/fakeclock.so"; }
   /usr/sbin/sshd -f /etc/ssh/sshd_config -E "$STATE/node$i.sshd.log" -o "SetEnv=$set_env"
   touch "$STATE/node$i.up"
   exec env --ignore-signal=CHLD sleep infinity    # with SIGCHLD ignored the kernel itself reaps orphans
@@ -242,6 +242,7 @@ run() {  # the caller's variables, but for those that name what is outside; of s
   pid=$(pid "$i"); venv=$(cat "$RIG/venv")
   [ ! -e /proc/self/ns/time ] || namespaces+=(--time)
   [ -z "$(ls "$RIG/gpu$i")" ] || variables+=(LD_LIBRARY_PATH="$GPULIB${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
+  [ ! -e "$RIG/fakeclock.so" ] || variables+=(LD_PRELOAD="$STATE/fakeclock.so")
   [ ! -e "$RIG/slurm" ] || variables+=(SLURM_CONF="$STATE/slurm/slurm.conf")
   # shellcheck disable=SC2016  # for the host's shell
   exec taskset -c "$(cpus_of "$pid")" nsenter -t "$pid" "${namespaces[@]}" \

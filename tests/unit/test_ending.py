@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import signal
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from rankmap.errors import LaunchError
-from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome
+from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome, perhaps_left
 from rankmap.runtime.rank_state import RankState
 from tests.clock import Clock
 
@@ -348,3 +349,35 @@ def test_an_answer_that_comes_when_the_end_has_begun_changes_nothing() -> None:
     made.ending.end(Outcome(status=130, reason="ended by SIGINT"))
     made.clock.advance_to(1000)
     assert ((130, "ended by SIGINT"), 9.5, [9]) == (made.outcome(), made.ended_at_s, made.looks)
+
+
+def test_what_is_found_out_of_a_lost_host_becomes_the_reason() -> None:
+    """The status stays; another host's loss is no other reason."""
+    job = Job()
+    job.ending.lose("n1")
+    job.ending.lose("n2")
+    assert job.ending.outcome is not None
+    assert job.ending.outcome.reason.startswith("n1 cannot be reached any more")
+    assert () == job.ending.explain(["the agent on n1 was killed", "n2 has died"])
+    assert Outcome(status=LaunchError.exit_status, reason="the agent on n1 was killed\n  n2 has died") == (
+        job.ending.outcome
+    )
+
+
+@pytest.mark.parametrize("before", [Outcome(status=3, reason="rank 1 exited with status 3"), None])
+def test_what_is_found_out_of_a_host_that_is_not_the_reason_is_left_to_say(before: Outcome | None) -> None:
+    """The job had failed before, or was over."""
+    job = Job()
+    if before is not None:
+        job.ending.settle(before)
+        job.ending.lose("n1")
+    assert ["n1 has died"] == job.ending.explain(["n1 has died"])
+    assert before == job.ending.outcome
+
+
+def test_where_something_may_be_left_it_is_said_how_to_find_it() -> None:
+    """By a command that can be typed there, and the names of the directories."""
+    text = perhaps_left(["n1", "n2"], Path("/tmp/rankmap-x"))  # noqa: S108 - nothing is made there
+    assert text.startswith("whether anything of the job is left on n[1-2] is not known")
+    assert "`grep -lz ^RANKMAP_JOB=rankmap-x /proc/[0-9]*/environ`" in text
+    assert text.endswith("its files are in /tmp/rankmap-x and /dev/shm/rankmap-x.mpi")

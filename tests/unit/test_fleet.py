@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from rankmap.runtime.loop import Loop
 from rankmap.runtime.processes import JOB_VARIABLE, carrying
 from rankmap.runtime.shared_memory import job_directory, remove_directories
 from rankmap.runtime.starting import Kind
+from rankmap.runtime.wire import Connection
 from rankmap.topology import Allocation
 from tests.agents import AgentsByHand
 from tests.children import LIMIT_S, has_ended
@@ -418,11 +420,95 @@ def test_an_agent_that_dies_is_missed(started: Callable[..., FleetOfTest]) -> No
     assert ([HERE], [HERE]) == (made.lost, made.end())
 
 
+def test_where_an_agent_was_killed_another_cleans_up(folder: Path, started: Callable[..., FleetOfTest]) -> None:
+    """What the job runs there is ended; the reason says so, with the last words of what had started the agent."""
+    script(folder, "srun", SRUN)
+    made = started("n1.site", kind=Kind.SLURM)
+    made.member().send({"kind": "spawn", "number": 1, "command": "echo up; sleep 600", "set": {}})
+    made.until(lambda: made.told)
+    made.fleet._starters[0].lines.append("srun: error: n1: task 0: Killed")
+    made.fleet._starters[0].process.kill()
+    made.until(lambda: made.lost)
+    assert made.left()
+    (known,) = made.fleet.clean_lost(hurry=lambda: False)
+    assert (
+        "rankmap's agent on n1.site was killed\n  srun: error: n1: task 0: Killed\n"
+        "  nothing of the job is left there" == known
+    )
+    assert ([], []) == (made.left(), made.end())
+
+
+def test_a_host_that_cannot_be_cleaned_because_of_this_one(folder: Path, started: Callable[..., FleetOfTest]) -> None:
+    """Somebody has taken the command away."""
+    script(folder, "srun", SRUN)
+    made = started("n1", kind=Kind.SLURM)
+    made.member()
+    made.fleet._starters[0].process.kill()
+    made.until(lambda: made.lost)
+    (folder / "srun").unlink()
+    made.fleet._environ = {"PATH": str(folder)}
+    (known,) = made.fleet.clean_lost(hurry=lambda: False)
+    assert known.endswith("its network has\n  srun cannot be started: No such file or directory")
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+def test_a_host_that_cannot_be_cleaned_is_named(
+    folder: Path, started: Callable[..., FleetOfTest], *, hurry: bool
+) -> None:
+    """With what ssh said; in a hurry nobody tries."""
+    script(folder, "srun", SRUN)
+    made = started("n1", kind=Kind.SLURM)
+    made.member()
+    made.fleet._starters[0].process.kill()
+    made.until(lambda: made.lost)
+    script(folder, "srun", DENIED)
+    reason = "n1 cannot be reached any more: it has died, or its network has\n  nobody may log in"
+    assert ([] if hurry else [reason]) == made.fleet.clean_lost(hurry=lambda: hurry)
+    assert ["n1"] == made.end()
+
+
+def comes(made: FleetOfTest, index: int, *said: Message, host: str = HERE, boot: str = "x") -> Connection:
+    """Let an agent come that says this at once."""
+    made.fleet.members.append(Member(name=f"n{index}", index=index))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = Connection(socket.create_connection(server.getsockname()))
+        ours = Connection(server.accept()[0])
+    who = {"kind": "agent", "index": index, "host": host, "names": [], "boot": boot, "pid": 1}
+    for message in (who, *said):
+        theirs.send(message)
+    assert made.fleet._entrance is not None
+    made.fleet._entrance._on_connection(ours)
+    return theirs
+
+
+def test_all_that_an_agent_says_at_once_is_heard(started: Callable[..., FleetOfTest]) -> None:
+    """It was sent a signal right behind its first words."""
+    made = started()
+    with closing(comes(made, 0, {"kind": "signalled", "number": 15}, {"kind": "say", "text": "x"})):
+        made.until(lambda: made.told)
+    assert ["signalled", "say"] == [message["kind"] for message in made.told]
+
+
+def test_two_hosts_of_one_name_are_refused(
+    started: Callable[..., FleetOfTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of one machine: Dragon would start the ranks of both on one of them."""
+    monkeypatch.setattr(fleet_module, "_OTHERS_S", 0.01)
+    made = started()
+    with closing(comes(made, 0)), closing(comes(made, 1, boot="y")):
+        outcome = made.outcome()
+    assert (AllocationError.exit_status, f"both call themselves {HERE}") == (outcome.status, outcome.reason[10:])
+    assert "hostname" in outcome.hint
+
+
 def test_an_agent_that_ends_by_a_mistake_of_its_own_is_missed(started: Callable[..., FleetOfTest]) -> None:
     """It clears up and says that it is over; but nobody has told it to be."""
     made = started(HERE)
     made.member().send({"kind": "no such command"})
     made.until(lambda: made.lost)
+    (known,) = made.fleet.clean_lost(hurry=lambda: False)
+    assert known.startswith(f"rankmap's agent on {HERE} has failed\n  ")
+    assert "rankmap's hands do not know the command 'no such command'" in known
     assert ([HERE], []) == (made.lost, made.end())
     assert [] == made.left()
 

@@ -39,6 +39,7 @@ from tests.topologies_made import made
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+    from rankmap.placement import Plan
     from rankmap.runtime.processes import Found
     from rankmap.runtime.wire import Message
 
@@ -98,6 +99,11 @@ class Bucket:
         return True
 
 
+def planned(host: str) -> Plan:
+    """Return a plan of two ranks, one on each of the first two CPUs of a host of this name."""
+    return plan(Allocation.of(((host, NODE),)), request(n_ranks=2, cpus_per_rank=1))
+
+
 class HostOfTest:
     """A host whose hands work in a loop of the test's; two ranks, one on each of the first two CPUs."""
 
@@ -113,7 +119,7 @@ class HostOfTest:
         self.listener = stack.enter_context(listen(self.path, 8))
         self.loop.call_when_readable(self.listener, self.accept)
         self.loop.call_after(LIMIT_S, self.too_late)
-        self.plan = plan(Allocation.of(((os.uname().nodename, NODE),)), request(n_ranks=2, cpus_per_rank=1))
+        self.plan = planned(os.uname().nodename)
         stack.callback(self.end)
 
     def too_late(self) -> None:
@@ -266,6 +272,28 @@ def test_ranks_in_the_wrong_place_are_told_before_they_go(host: HostOfTest) -> N
     host.told_of("ended", 2)
     assert [shim.STOPPED] * 2 == [process.wait(LIMIT_S) for process in host.shims]
     assert Verdict.MISMATCH is verdict(host)
+
+
+def test_a_host_may_have_another_name_in_the_job_than_of_its_own(host: HostOfTest) -> None:
+    """As with --hosts n1.site where it calls itself n1: its ranks are where they should be."""
+    host.plan = planned("n1.site")
+    host.run(host.job("true", path="/bin/true"))
+    host.told_of("ended", 2)
+    assert [[]] == [message["lines"] for message in host.all_of("checked")]
+    assert Verdict.MATCH is verdict(host)
+
+
+def test_a_rank_that_is_started_on_a_host_of_others_ends_the_job(host: HostOfTest) -> None:
+    """There is nothing planned for it here to compare it with."""
+    host.do("prepare", job=host.job("true", path="/bin/true"))
+    host.start(2, cpu=CPUS[0])
+    (trouble,) = host.told_of("trouble")
+    own = os.uname().nodename
+    assert (125, f"rank 2 was started on {own}, where it is not planned (host-differs)") == (
+        trouble["status"],
+        trouble["reason"],
+    )
+    assert [] == host.all_of("shims")
 
 
 def test_a_shim_that_comes_when_the_end_has_begun_is_told_to_stop(host: HostOfTest) -> None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rankmap.cpuset import CpuSet
-from rankmap.runtime.kept import Kept
+from rankmap.runtime.kept import CLEANED, Kept
 from rankmap.runtime.processes import JOB_VARIABLE
 from rankmap.runtime.services import RUNTIME, Service
+from rankmap.runtime.shared_memory import job_directory
 from tests.children import LIMIT_S, child, has_ended, python
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ print(json.dumps(os.getpid()), flush=True)
 for line in sys.stdin:
     what, *words = json.loads(line)
     print(json.dumps(calls[what](*words)), flush=True)
+"""
+CLEANS = """
+import sys
+from pathlib import Path
+from rankmap.runtime.kept import clean_up_after
+print(clean_up_after(Path(sys.argv[1]), above=()), flush=True)
 """
 SLEEPS = "echo up; exec sleep 600"
 ENDS_WHEN_TOLD = (
@@ -168,6 +175,29 @@ def test_shared_memory_of_the_job_goes_with_it(keeper: Keeper) -> None:
             assert ("up", True, True) == (said, ours.exists(), theirs.exists())
             assert [] == keeper.do("end")
             assert (False, True) == (ours.exists(), theirs.exists())
+    finally:
+        for file in (ours, theirs):
+            file.unlink(missing_ok=True)
+
+
+def test_after_an_agent_that_was_killed_another_leaves_nothing(tmp_path: Path) -> None:
+    """What the job had made before there was somebody to clean up goes too; what is another's stays."""
+    control = tmp_path / f"rankmap-{uuid.uuid4()}"
+    control.mkdir()
+    job_directory(control.name).mkdir()
+    ours, theirs = (Path("/dev/shm") / f"DD{uuid.uuid4()}" for _ in range(2))  # noqa: S108 - where it has to be
+    marked_environment = {**os.environ, JOB_VARIABLE: control.name}
+    try:
+        with (
+            child(sys.executable, "-c", MAPS, str(ours), env=marked_environment) as one,
+            python(MAPS, str(theirs)) as other,
+        ):
+            assert ("up", "up") == (one.hear(), other.hear())
+            with python(CLEANS, str(control)) as cleaner:
+                assert f"{CLEANED} {os.uname().nodename}" == cleaner.hear()
+            assert (-9, None) == (one.process.wait(), other.process.poll())
+            assert (False, True) == (ours.exists(), theirs.exists())
+        assert (False, False) == (control.exists(), job_directory(control.name).exists())
     finally:
         for file in (ours, theirs):
             file.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,10 @@ class Supervisor:
     def port(self) -> int:
         """Where it listens."""
         return self.listener.port
+
+    def watched(self) -> list[object]:
+        """Return what the loop watches."""
+        return [key.fileobj for key in self.loop._selector.get_map().values()]
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Serve who comes until the condition holds."""
@@ -275,6 +280,26 @@ def test_nobody_can_connect_after_the_close(supervisor: Supervisor) -> None:
         assert b"" == sock.recv(1)
     with pytest.raises(ConnectionError, match="Connection refused"):
         connect([(HERE, supervisor.port)], supervisor.secret)
+
+
+def test_without_a_descriptor_left_who_comes_waits_and_the_loop_does_not_spin(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked again only after a while; by then there may be one."""
+    monkeypatch.setattr(link, "_PAUSE_S", 0.05)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as sock:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + 1, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"), socket.socket():
+                pass
+            sock.connect((HERE, supervisor.port))
+            supervisor.loop.step()
+            assert supervisor.listener._sock not in supervisor.watched()
+            supervisor.until(lambda: supervisor.listener._sock in supervisor.watched())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        supervisor.until(lambda: bool(supervisor.listener._newcomers))
 
 
 def test_the_addresses_of_this_host_are_its_own() -> None:

@@ -246,6 +246,14 @@ def test_what_hands_tell_is_passed_on_once_there_are_some(job: Job) -> None:
     assert [] == job.failed
 
 
+def test_ranks_in_wrong_places_are_named_with_their_host(job: Job) -> None:
+    """Before the start and later; the others of the job are where they should be."""
+    job.prepare()
+    job.says("n1", "checked", lines=[])
+    job.says("n2", "checked", lines=["rank 1 (cpus-differ): planned CPUs 0, found CPUs 1"])
+    assert ["n2: rank 1 (cpus-differ): planned CPUs 0, found CPUs 1"] == job.ground._hosts.lines()
+
+
 def test_trouble_of_a_host_before_that_is_the_jobs_failure(job: Job) -> None:
     """With its name, and the status that it would have here."""
     job.says("n2", "trouble", status=126, reason="its disk is full", hint="make room")

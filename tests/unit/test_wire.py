@@ -108,6 +108,12 @@ def test_sending_to_an_end_that_is_gone_raises(pair: tuple[Connection, socket.so
         connection.send({"kind": "x"})
 
 
+def test_an_end_whose_network_has_died_is_gone() -> None:
+    """Whatever error the kernel has for it: here that of a socket that was never connected."""
+    with socket.socket() as lone:
+        assert None is Connection(lone).receive()
+
+
 @pytest.mark.parametrize(
     "data",
     [
