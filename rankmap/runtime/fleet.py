@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections import deque
-from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,18 +15,21 @@ from rankmap.runtime.entrance import Entrance
 from rankmap.runtime.host_facts import HostFacts, facts_of
 from rankmap.runtime.inside import ask_for_agents
 from rankmap.runtime.link import own_addresses
-from rankmap.runtime.starting import Kind, agent_starts, begin
+from rankmap.runtime.member import Member
+from rankmap.runtime.starters import Starters
+from rankmap.runtime.starting import Kind, agent_starts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rankmap.runtime.inside import Asked
     from rankmap.runtime.loop import Loop
+    from rankmap.runtime.starters import Starter
     from rankmap.runtime.starting import AgentStart
     from rankmap.runtime.wire import Connection, Message
     from rankmap.topology import NodeTopology
 
-__all__ = ["FANOUT", "Fleet", "Member"]
+__all__ = ["FANOUT", "Fleet"]
 
 FANOUT = 64
 """How many agents one process speaks to; more hosts make a tree."""
@@ -39,56 +38,6 @@ _LOG_LINES = 5
 # When one host has failed, how long to wait for what others have to say, so that all are named at once.
 _OTHERS_S = 1.5
 _END_S = 30.0
-_LAST_WORDS_S = 0.5
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """One host's agent: what is known of it.
-
-    Args:
-        name: What the job calls its host.
-        index: Its place among the hosts.
-        connection: To it, while it speaks to us itself.
-        father: The agent that stands between it and us, where one does.
-        door: Where those come in that it stands before: addresses and ports.
-        here: Whether it can be spoken to.
-        own_name: What its host calls itself.
-        boot: Which boot of a host that is.
-        address: Where it came from.
-        facts: What it has found there.
-        problem: Exit status, reason and hint, where its host is of no use.
-        over: Whether it has left nothing behind.
-    """
-
-    name: str
-    index: int
-    connection: Connection | None = None
-    father: Member | None = None
-    door: list[list[str | int]] | None = None
-    here: bool = False
-    own_name: str = ""
-    boot: str = ""
-    address: str = ""
-    facts: HostFacts | None = None
-    problem: tuple[int, str, str] | None = None
-    over: bool = False
-
-    def send(self, message: Message) -> None:
-        """Say something to it; when it is gone the loop hears of that."""
-        if self.father is not None:
-            self.father.send({"kind": "for", "index": self.index, "message": message})
-        elif self.connection is not None:
-            self.connection.say(message)
-
-
-@dataclass(slots=True, eq=False)
-class _Starter:
-    """A process that starts agents, and the last lines that it said."""
-
-    start: AgentStart
-    process: subprocess.Popen[bytes]
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LOG_LINES))
 
 
 class Fleet:
@@ -141,7 +90,16 @@ class Fleet:
         self._on_lost = on_lost
         self.members = [Member(name=name, index=index) for index, name in enumerate(hosts)]
         self._shapes: dict[str, NodeTopology] = {}
-        self._starters: list[_Starter] = []
+        self._starters = Starters(loop, self._on_starter_end)
+        self._unlooked = set(self.members)
+        self._own_names: dict[str, Member] = {}
+        self._names: dict[str, Member] = {}
+        for member in reversed(
+            self.members
+        ):  # the first of a name has it, and a whole name is stronger than a short one
+            self._names[member.name.partition(".")[0]] = member
+        self._names |= {member.name: member for member in self.members}
+        self._n_here = 0
         self._asked: Asked | None = None
         self._entrance: Entrance | None = None
         self._waiting: list[tuple[Member, Connection]] = []
@@ -173,31 +131,16 @@ class Fleet:
         if self._kind is Kind.DRAGON:
             self._asked = ask_for_agents(starts, self._loop.wake)
             return
-        for start in starts:
-            process = begin(start, environ)
-            starter = _Starter(start=start, process=process)
-            self._starters.append(starter)
-            assert process.stdout is not None  # noqa: S101 - it is a pipe
-            self._loop.call_when_readable(process.stdout, partial(self._on_starter, starter))
+        self._starters.begin(starts, environ)
 
     def missing(self) -> str:
         """Return the hosts that have not been looked at, folded; "" where there is none."""
-        return fold(one.name for one in self.members if one.facts is None and one.problem is None)
+        return fold(one.name for one in self.members if one in self._unlooked)
 
-    def _on_starter(self, starter: _Starter) -> None:
-        pipe = starter.process.stdout
-        assert pipe is not None  # noqa: S101
-        data = pipe.read()
-        if data is None:
-            return
-        starter.lines.extend(line for line in data.decode(errors="replace").splitlines() if line.strip())
-        if data:
-            return
-        self._loop.forget(pipe)
-        pipe.close()
-        status = starter.process.wait()
+    def _on_starter_end(self, starter: Starter, status: int) -> None:
+        hosts = set(starter.start.hosts)
         for member in self.members:
-            if member.name in starter.start.hosts and not member.here and not self._ready:
+            if member.name in hosts and not member.here and not self._ready:
                 said = "".join(f"\n  {line}" for line in starter.lines)
                 why = f"{member.name}: `{_short(starter.start)}` ended with status {status}{said}"
                 hint = _to_try(starter.start.argv[0], member.name)
@@ -228,9 +171,8 @@ class Fleet:
             return self.members[message["index"]]
         own = (message["host"], *message["names"])
         for name in (*own, *(name.partition(".")[0] for name in own)):
-            for member in self.members:
-                if name in (member.name, member.name.partition(".")[0]):
-                    return member
+            if name in self._names:
+                return self._names[name]
         listed = fold(one.name for one in self.members)
         why = f"an agent came from {message['host']}, which is none of the job's hosts {listed}"
         self._fail(Outcome(status=AllocationError.exit_status, reason=why, hint="how does the batch system name them?"))
@@ -270,17 +212,18 @@ class Fleet:
     def _welcome(self, member: Member) -> None:
         """Have an agent that has come look at its host."""
         member.here = True
-        for other in self.members:
-            if other is not member and other.own_name == member.own_name:
-                if other.boot == member.boot:
-                    are = "are the same host: both"
-                    hint = "a name resolves to another host's address (getent hosts NAME), or the list has it twice"
-                else:
-                    are, hint = "both", "Dragon tells hosts apart by what they call themselves (hostname): rename one"
-                why = f"{other.name} and {member.name} {are} call themselves {member.own_name}"
-                self._problem(member, AllocationError.exit_status, why, hint)
-                return
-        member.send(self._look)
+        self._n_here += 1
+        other = self._own_names.setdefault(member.own_name, member)
+        if other is member:
+            member.send(self._look)
+            return
+        if other.boot == member.boot:
+            are = "are the same host: both"
+            hint = "a name resolves to another host's address (getent hosts NAME), or the list has it twice"
+        else:
+            are, hint = "both", "Dragon tells hosts apart by what they call themselves (hostname): rename one"
+        why = f"{other.name} and {member.name} {are} call themselves {member.own_name}"
+        self._problem(member, AllocationError.exit_status, why, hint)
 
     def _on_agent(self, member: Member, connection: Connection) -> None:
         messages = connection.receive()
@@ -304,6 +247,7 @@ class Fleet:
                 self._seat_waiting()
             case "looked":
                 member.facts = facts_of(member.name, message, self._shapes, address=member.address)
+                self._unlooked.discard(member)
                 self._look_whether_ready()
             case "trouble" if not self._ready:
                 reason = f"{member.name}: {message['reason']}"
@@ -328,9 +272,10 @@ class Fleet:
             self._problem(member, LaunchError.exit_status, why, "is there room for it (memory, processes)?")
         elif not (member.over and self._ending) and member.problem is None:  # by a mistake of its own, too
             self._on_lost(member)
-        for other in self.members:
-            if other.father is member and other.here:
-                self._miss(other)
+        if member.door is not None:
+            for other in self.members:
+                if other.father is member and other.here:
+                    self._miss(other)
 
     def _address(self, connection: Connection) -> str:
         """Return the address of a host; one that came over the loopback is this one."""
@@ -338,6 +283,7 @@ class Fleet:
         return (own_addresses(self._prefix) or (peer,))[0] if peer.startswith("127.") else peer
 
     def _drop(self, member: Member) -> None:
+        self._n_here -= member.here
         member.here = False
         if member.connection is not None:
             self._loop.forget(member.connection)
@@ -345,7 +291,7 @@ class Fleet:
             member.connection = None
 
     def _look_whether_ready(self) -> None:
-        if not self._ready and not self._failed and all(one.facts or one.problem for one in self.members):
+        if not self._ready and not self._failed and not self._unlooked:
             usable = [one.facts for one in self.members if one.facts is not None and one.problem is None]
             if len(usable) >= len(self.members) - self._n_spares:
                 self._ready = True
@@ -356,6 +302,7 @@ class Fleet:
         if member.problem is not None:
             return
         member.problem = status, reason, hint
+        self._unlooked.discard(member)
         self._loop.call_after(0, self._seat_waiting)  # it may be one that they have waited for
         n_problems = sum(one.problem is not None for one in self.members)
         if n_problems <= self._n_spares:
@@ -412,25 +359,12 @@ class Fleet:
             lost[name].over = one.answered
             if one.stuck:
                 self._say_stuck(name, one.stuck)
-        last_words = self._last_words(lost)
+        last_words = self._starters.last_words(lost)
         return [
             one.text(name, last_words=last_words.get(name, ()))
             for name, one in (killed | failed).items()
             if not (one.answered and lost[name].father in lost.values())  # it went with the one that stood before it
         ]
-
-    def _last_words(self, hosts: Collection[str]) -> dict[str, list[str]]:
-        """Return the last lines of the commands that had started the agents of these hosts, which are gone."""
-        said = dict[str, list[str]]()
-        for starter in self._starters:
-            if set(starter.start.hosts).isdisjoint(hosts):
-                continue
-            with suppress(subprocess.TimeoutExpired):
-                starter.process.wait(timeout=_LAST_WORDS_S)
-            if starter.process.stdout is not None and not starter.process.stdout.closed:
-                self._on_starter(starter)
-            said |= {name: [*starter.lines] for name in starter.start.hosts}
-        return said
 
     def end(self, *, gentle: bool, hurry: Callable[[], bool]) -> list[str]:
         """Have every agent leave nothing behind and end; return the hosts that have not said that they did.
@@ -444,7 +378,7 @@ class Fleet:
             self._asked.wait()
         self.send_all({"kind": "over", "gentle": gentle})
         end_s = time.monotonic() + _END_S
-        while any(one.here for one in self.members) and time.monotonic() < end_s and not hurry():
+        while self._n_here and time.monotonic() < end_s and not hurry():
             self._loop.call_after(0.1, lambda: None)
             self._loop.step()
         for member in self.members:
@@ -453,21 +387,8 @@ class Fleet:
             connection.close()
         if self._entrance is not None:
             self._entrance.close()
-        self._end_starters(end_s)
+        self._starters.end(over={one.name for one in self.members if one.over}, end_s=end_s)
         return [one.name for one in self.members if not one.over and (one.own_name or one.facts)]
-
-    def _end_starters(self, end_s: float) -> None:
-        over = {one.name for one in self.members if one.over}
-        for starter in self._starters:
-            patience_s = 0.0 if over.isdisjoint(starter.start.hosts) else 2.0  # ssh to a dead host does not end
-            with suppress(subprocess.TimeoutExpired):
-                starter.process.wait(timeout=max(0.0, min(patience_s, end_s - time.monotonic())))
-            if starter.process.poll() is None:
-                starter.process.kill()
-                starter.process.wait()
-            if starter.process.stdout is not None and not starter.process.stdout.closed:
-                self._loop.forget(starter.process.stdout)
-                starter.process.stdout.close()
 
 
 def _to_try(command: str, host: str) -> str:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rankmap.placement import Plan
-    from rankmap.runtime.fleet import Member
     from rankmap.runtime.hands import Surroundings
     from rankmap.runtime.host_facts import HostFacts
     from rankmap.runtime.host_job import HostJob
     from rankmap.runtime.loop import Loop
+    from rankmap.runtime.member import Member
     from rankmap.runtime.rank_output import RankOutput
     from rankmap.runtime.starting import Kind
     from rankmap.runtime.wire import Connection, Message

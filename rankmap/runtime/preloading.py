@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rankmap.runtime.application import Application
-    from rankmap.runtime.fleet import Member
+    from rankmap.runtime.member import Member
     from rankmap.runtime.wire import Message
 
 __all__ = ["FOLDER", "Copying", "preloaded", "write_piece"]

@@ -24,10 +24,11 @@ from rankmap.runtime import fleet as fleet_module
 from rankmap.runtime import shim
 from rankmap.runtime.agent import DOOR
 from rankmap.runtime.application import Application
-from rankmap.runtime.fleet import Fleet, Member
+from rankmap.runtime.fleet import Fleet
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.inside import Asked
 from rankmap.runtime.loop import Loop
+from rankmap.runtime.member import Member
 from rankmap.runtime.processes import JOB_VARIABLE, carrying
 from rankmap.runtime.shared_memory import job_directory, remove_directories
 from rankmap.runtime.starting import Kind
@@ -105,7 +106,9 @@ class FleetOfTest:
 
     def too_late(self) -> None:
         """End a test that waits for what does not come."""
-        raise TimeoutError(self.failed, self.said, self.told, self.lost, [one.lines for one in self.fleet._starters])
+        raise TimeoutError(
+            self.failed, self.said, self.told, self.lost, [one.lines for one in self.fleet._starters.running]
+        )
 
     def until(self, condition: Callable[[], object]) -> None:
         """Serve what comes until the condition holds."""
@@ -415,7 +418,7 @@ def test_an_agent_that_dies_is_missed(started: Callable[..., FleetOfTest]) -> No
     """Once; at the end nobody knows what it has left."""
     made = started(HERE)
     made.member()
-    made.fleet._starters[0].process.kill()
+    made.fleet._starters.running[0].process.kill()
     made.until(lambda: made.lost)
     assert ([HERE], [HERE]) == (made.lost, made.end())
 
@@ -426,8 +429,8 @@ def test_where_an_agent_was_killed_another_cleans_up(folder: Path, started: Call
     made = started("n1.site", kind=Kind.SLURM)
     made.member().send({"kind": "spawn", "number": 1, "command": "echo up; sleep 600", "set": {}})
     made.until(lambda: made.told)
-    made.fleet._starters[0].lines.append("srun: error: n1: task 0: Killed")
-    made.fleet._starters[0].process.kill()
+    made.fleet._starters.running[0].lines.append("srun: error: n1: task 0: Killed")
+    made.fleet._starters.running[0].process.kill()
     made.until(lambda: made.lost)
     assert made.left()
     (known,) = made.fleet.clean_lost(hurry=lambda: False)
@@ -443,7 +446,7 @@ def test_a_host_that_cannot_be_cleaned_because_of_this_one(folder: Path, started
     script(folder, "srun", SRUN)
     made = started("n1", kind=Kind.SLURM)
     made.member()
-    made.fleet._starters[0].process.kill()
+    made.fleet._starters.running[0].process.kill()
     made.until(lambda: made.lost)
     (folder / "srun").unlink()
     made.fleet._environ = {"PATH": str(folder)}
@@ -459,7 +462,7 @@ def test_a_host_that_cannot_be_cleaned_is_named(
     script(folder, "srun", SRUN)
     made = started("n1", kind=Kind.SLURM)
     made.member()
-    made.fleet._starters[0].process.kill()
+    made.fleet._starters.running[0].process.kill()
     made.until(lambda: made.lost)
     script(folder, "srun", DENIED)
     reason = "n1 cannot be reached any more: it has died, or its network has\n  nobody may log in"
@@ -519,7 +522,7 @@ def test_an_agent_whose_supervisor_is_gone_leaves_nothing(started: Callable[...,
     member = made.member()
     member.send({"kind": "spawn", "number": 1, "command": "echo up; sleep 600", "set": {}})
     made.until(lambda: made.told)
-    pidfd = os.pidfd_open(made.fleet._starters[0].process.pid)
+    pidfd = os.pidfd_open(made.fleet._starters.running[0].process.pid)
     try:
         made.fleet._drop(member)
         assert has_ended([pidfd])
@@ -532,7 +535,7 @@ def test_an_agent_that_does_not_answer_is_not_waited_for_in_a_hurry(started: Cal
     """Its host is named as one of which nobody knows."""
     made = started(HERE)
     made.member()
-    made.fleet._starters[0].process.send_signal(signal.SIGSTOP)
+    made.fleet._starters.running[0].process.send_signal(signal.SIGSTOP)
     try:
         assert [HERE] == made.end(hurry=True)
     finally:
@@ -543,6 +546,6 @@ def test_an_agent_that_was_sent_a_signal_says_so(started: Callable[..., FleetOfT
     """A batch system ends all of a job's processes; what comes of it is the supervisor's to decide."""
     made = started(HERE)
     made.member()
-    made.fleet._starters[0].process.terminate()
+    made.fleet._starters.running[0].process.terminate()
     made.until(lambda: made.told)
     assert [{"kind": "signalled", "number": signal.SIGTERM}] == made.told

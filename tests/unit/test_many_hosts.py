@@ -12,10 +12,10 @@ import pytest
 from rankmap.planner import plan
 from rankmap.requests import request
 from rankmap.runtime import many_hosts
-from rankmap.runtime.fleet import Member
 from rankmap.runtime.host_facts import HostFacts
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.many_hosts import ManyHosts
+from rankmap.runtime.member import Member
 from rankmap.runtime.starting import Kind
 from rankmap.runtime.wire import Connection
 from rankmap.topology import Allocation
@@ -202,7 +202,7 @@ def test_the_hosts_that_are_chosen_are_those_of_the_job(job: Job) -> None:
 
 def test_hosts_that_are_not_ready_are_late(job: Job) -> None:
     """By name; before anything was started nobody is."""
-    job.fleet.members[1].facts = None
+    job.fleet._unlooked.add(job.fleet.members[1])
     assert "n2" == job.ground.late()
 
 

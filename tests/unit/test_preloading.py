@@ -16,7 +16,7 @@ from rankmap.runtime.preloading import Copying, preloaded, write_piece
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rankmap.runtime.fleet import Member
+    from rankmap.runtime.member import Member
     from rankmap.runtime.wire import Message
 
 COPY = Path("/job/preload/app")
