@@ -137,11 +137,10 @@ class Fleet:
             "stays": False,
         }
         for start in agent_starts(self._kind, [one.name for one in self.members], ticket, environ):
-            process = begin(start, environ)
-            starter = _Starter(start=start, process=process)
+            starter = _Starter(start=start, process=begin(start, environ))
             self._starters.append(starter)
-            assert process.stdout is not None  # noqa: S101 - it is a pipe
-            self._loop.call_when_readable(process.stdout, partial(self._on_starter, starter))
+            assert starter.process.stdout is not None  # noqa: S101 - it is a pipe
+            self._loop.call_when_readable(starter.process.stdout, partial(self._on_starter, starter))
 
     def missing(self) -> str:
         """Return the hosts that have not been looked at, folded; "" where there is none."""
@@ -331,11 +330,7 @@ class Fleet:
     # -- the end --------------------------------------------------------------------------------------------------
 
     def clean_lost(self, *, hurry: Callable[[], bool]) -> list[str]:
-        """Have nothing of the job left on hosts whose agents are gone, where that can be; return what is known of each.
-
-        Args:
-            hurry: Whether somebody does not want to wait any longer, asked again and again.
-        """
+        """Leave nothing on hosts whose agents are gone, where that can be; return what is known of each (see ``end``)."""
         lost = {one.name: one for one in self.members if one.own_name and one.connection is None}
         own_names = {name: one.own_name for name, one in lost.items() if not one.over}
         if hurry() or not lost:
