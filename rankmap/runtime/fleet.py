@@ -330,7 +330,7 @@ class Fleet:
     # -- the end --------------------------------------------------------------------------------------------------
 
     def clean_lost(self, *, hurry: Callable[[], bool]) -> list[str]:
-        """Leave nothing on hosts whose agents are gone, where that can be; return what is known of each (see ``end``)."""
+        """Leave nothing on hosts whose agents are gone, where that can be; return what is known of each."""
         lost = {one.name: one for one in self.members if one.own_name and one.connection is None}
         own_names = {name: one.own_name for name, one in lost.items() if not one.over}
         if hurry() or not lost:
