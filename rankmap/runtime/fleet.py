@@ -341,11 +341,7 @@ class Fleet:
     # -- the end --------------------------------------------------------------------------------------------------
 
     def clean_lost(self, *, hurry: Callable[[], bool]) -> list[str]:
-        """Have nothing of the job left on hosts whose agents are gone, where that can be; return what is known of each.
-
-        Args:
-            hurry: Whether somebody does not want to wait any longer, asked again and again.
-        """
+        """Leave nothing on hosts whose agents are gone, where that can be; return what is known of each."""
         lost = {one.name: one for one in self.members if one.own_name and not one.here}
         own_names = {name: one.own_name for name, one in lost.items() if not one.over}
         if hurry() or not lost:

@@ -154,6 +154,8 @@ class Hands:
             what = f"rank {number} was started on {self._job.plan.host}, where it is not planned (host-differs)"
             hint = "docs/findings.md has causes and cures"
             self._tell({"kind": "trouble", "status": MISMATCH_STATUS, "reason": what, "hint": hint})
+            with suppress(OSError):
+                connection.send({"kind": "stop"})
             return
         rank = self.ranks[number]
         # The job may have another name for this host.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.e2e.conftest import CHECKOUT
 from tests.e2e.hosts import hosts_up, wait_for
 
 if TYPE_CHECKING:
@@ -186,6 +187,16 @@ def test_a_host_whose_agent_was_killed_is_cleaned_by_another(two: Hosts, host: i
     assert "nothing of the job is left there" in done.stderr
 
 
+def test_a_rank_that_dragon_starts_on_another_host_never_runs(two: Hosts) -> None:
+    """The head asks for rank 0's place for all (faults/sitecustomize.py): nobody there knows a rank of that number."""
+    path = f"{CHECKOUT / 'tests' / 'e2e' / 'faults'}:{CHECKOUT}"
+    variables = {"RANKMAP_TEST_MISPLACE": "1", "PYTHONPATH": path}
+    words = ("-n", "3", "--pmi", "none", "--", "echo", "ran")
+    done = two.run(*ON_BOTH, *words, env=variables, limit_s=LIMIT_S)
+    assert (125, "") == (done.status, done.stdout), done.stderr
+    assert "rank 2 was started on node0, where it is not planned (host-differs)" in done.stderr
+
+
 # -- hosts of no use -----------------------------------------------------------------------------------------------
 
 
@@ -228,7 +239,7 @@ def test_more_nodes_than_there_are(two: Hosts) -> None:
 
 
 def test_a_host_that_dies_ends_the_job(frail: Hosts) -> None:
-    """Its network goes first, so that it says nothing: found out in half a minute, named, and node0 left clean."""
+    """Its network goes first, so that it says nothing: found out in 20 s, called for 10, named; node0 is left clean."""
     process = running_job(frail)
     frail.rig("cut", "1")
     frail.rig("kill", "1")

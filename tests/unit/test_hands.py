@@ -294,6 +294,7 @@ def test_a_rank_that_is_started_on_a_host_of_others_ends_the_job(host: HostOfTes
         trouble["reason"],
     )
     assert [] == host.all_of("shims")
+    assert shim.STOPPED == host.shims[0].wait(LIMIT_S)
 
 
 def test_a_shim_that_comes_when_the_end_has_begun_is_told_to_stop(host: HostOfTest) -> None:
