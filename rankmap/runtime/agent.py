@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,18 +26,17 @@ from rankmap.devices import GPU_MASKS
 from rankmap.errors import RankmapError
 from rankmap.runtime.branch import Branch
 from rankmap.runtime.door import Door
-from rankmap.runtime.entrance import OUTPUT
 from rankmap.runtime.hands import Hands
 from rankmap.runtime.host_facts import look
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.kept import Kept, clean_up_after
-from rankmap.runtime.link import connect
 from rankmap.runtime.live_gpus import gpu_variables
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.output import Outlet, Writer
 from rankmap.runtime.preloading import write_piece
 from rankmap.runtime.processes import adopt_orphans
 from rankmap.runtime.rank_output import raise_descriptor_limit, require_descriptors
+from rankmap.runtime.way import find_way
 from rankmap.runtime.wire import frame
 
 if TYPE_CHECKING:
@@ -45,12 +44,13 @@ if TYPE_CHECKING:
 
     from rankmap.cpuset import CpuSet
     from rankmap.runtime.session import ControlDirectory
+    from rankmap.runtime.way import Way
     from rankmap.runtime.wire import Connection, Message
     from rankmap.topology import Gpu, NodeTopology
 
     ThisHost = Callable[[Mapping[str, str], CpuSet], NodeTopology]
 
-__all__ = ["DOOR", "TICKET_VARIABLE", "find_way", "serve"]
+__all__ = ["DOOR", "TICKET_VARIABLE", "serve"]
 
 TICKET_VARIABLE = "RANKMAP_TICKET"
 DOOR = "door"
@@ -408,58 +408,3 @@ def serve(this_host: ThisHost, all_gpus: Callable[[str], tuple[Gpu, ...]]) -> in
     adopt_orphans()
     Agent(way, ticket=ticket, this_host=this_host, all_gpus=all_gpus).run()
     return 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """How an agent speaks to its supervisor.
-
-    Args:
-        messages: The connection to it, or to the agent that stands between it and us.
-        output: The one for what the ranks write.
-        below: Whether others come to us to speak to it.
-        early: What it has said already.
-    """
-
-    messages: Connection
-    output: Connection
-    below: bool
-    early: tuple[Message, ...]
-
-
-def find_way(ticket: Mapping[str, Any], own_name: str) -> Way:
-    """Tell the supervisor who we are, and go where it says: we stay with it, or speak to another agent.
-
-    Args:
-        ticket: What this agent was started with.
-        own_name: What its host calls itself.
-
-    Raises:
-        OSError: We cannot get there.
-    """
-    secret, addresses = bytes.fromhex(ticket["secret"]), ticket["addresses"]
-    who: Message = {
-        "kind": "agent",
-        "index": ticket.get("index"),
-        "host": own_name,
-        "names": [os.environ[name] for name in ("SLURMD_NODENAME",) if name in os.environ],
-        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "pid": os.getpid(),
-    }
-    messages = connect(addresses, secret)
-    messages.send(who)
-    answers: list[Message] | None = []
-    while answers == []:
-        answers = messages.receive()
-    if answers is None:
-        msg = "it has hung up"
-        raise ConnectionError(msg)
-    answer, *early = answers
-    if answer["kind"] == "go":
-        messages.close()
-        addresses = answer["addresses"]
-        messages = connect(addresses, secret)
-        messages.send(who | {"index": answer["index"]})
-    output = connect(addresses, secret)
-    output.send({"kind": OUTPUT})
-    return Way(messages=messages, output=output, below=answer["below"], early=tuple(early))

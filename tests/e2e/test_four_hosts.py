@@ -46,10 +46,10 @@ def four(up: Hosts) -> Iterator[Hosts]:
     assert {} == up.left()
 
 
-def launched(hosts: Hosts, report: Path, *words: str) -> tuple[Done, dict[str, Any]]:
-    """Launch on all of them, and return how that went, and the report."""
+def launched(hosts: Hosts, report: Path, *words: str, fanout: int = 64) -> tuple[Done, dict[str, Any]]:
+    """Launch on all of them, so many agents to a process, and return how that went, and the report."""
     names = ("--hosts", "node[0-2],node3.site")
-    command = ("rankmap", "launch", "--transport", "tcp", "--report", str(report), "--timeout", "3:00")
+    command = ("env", f"RANKMAP_FANOUT={fanout}", "rankmap", "launch", "--report", str(report), "--timeout", "3:00")
     done = hosts.run(*command, *names, *words, limit_s=LIMIT_S)
     assert report.exists(), done.stderr
     return done, json.loads(report.read_text())
@@ -69,9 +69,12 @@ def check_with_mpi(done: Done, report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_ranks_in_turn_over_unequal_hosts_whose_clocks_differ(four: Hosts) -> None:
-    """A host that is full is left out of the round; each rank has its host's own time, and nothing depends on it."""
+    """A host that is full is left out of the round; each rank has its host's own time, and nothing depends on it.
+
+    The agents are a chain here: the last one speaks through all others.
+    """
     words = ("-n", "6", "--rank-by", "node", "--bind-to", "core", "--watch", "1", *WHERE)
-    done, report = launched(four, four.shared / "r1", *words)
+    done, report = launched(four, four.shared / "r1", *words, fanout=1)
     assert 0 == done.status, done.stderr
     seen = check_with_mpi(done, report)
     assert ["node0", "node1", "node2", "node3", "node0", "node2"] == [rank["host"] for rank in seen]
@@ -86,7 +89,7 @@ def test_planes_and_a_rankfile_in_one_job_and_a_rank_that_fails(four: Hosts) -> 
     rankfile.write_text("rank 0=node3.site slot=0\nrank 1=node2 slot=1\n")
     first = ("-n", "4", "--map-by", "plane:2", "--bind-to", "core", *WHERE)
     second = ("-n", "2", "--map-by", f"rankfile:{rankfile}", *WHERE, "4=3")
-    done, report = launched(four, four.shared / "r2", *first, ":", *second)
+    done, report = launched(four, four.shared / "r2", *first, ":", *second, fanout=2)
     assert 3 == done.status, done.stderr
     seen = check_with_mpi(done, report)
     assert ["node0", "node0", "node1", "node2", "node3", "node2"] == [rank["host"] for rank in seen]

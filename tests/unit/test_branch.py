@@ -12,13 +12,14 @@ import pytest
 
 from rankmap.codec import encode
 from rankmap.runtime import fleet as fleet_module
-from rankmap.runtime.agent import TICKET_VARIABLE, find_way
+from rankmap.runtime.agent import TICKET_VARIABLE
 from rankmap.runtime.branch import Branch
 from rankmap.runtime.entrance import Entrance
 from rankmap.runtime.fleet import Fleet
 from rankmap.runtime.link import connect
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.starting import Kind
+from rankmap.runtime.way import find_way
 from rankmap.runtime.wire import frame
 from tests.children import LIMIT_S
 from tests.topologies_made import made
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from rankmap.runtime.agent import Way
     from rankmap.runtime.ending import Outcome
     from rankmap.runtime.host_facts import HostFacts
+    from rankmap.runtime.way import Way
     from rankmap.runtime.wire import Connection, Message
 
 LOOKED = {
