@@ -272,8 +272,9 @@ class Agent:
         if message["kind"] == "shim":
             self.hands.take_in(connection, message)
             return
-        self.head, self.head_pid = connection, message["pid"]
-        self.loop.call_when_readable(connection, lambda: self._on_head(connection))
+        if connection is not self.head:  # else it has said more at once
+            self.head, self.head_pid = connection, message["pid"]
+            self.loop.call_when_readable(connection, lambda: self._on_head(connection))
         self.tell({"kind": "head", "message": message})
 
     def _on_head(self, connection: Connection) -> None:

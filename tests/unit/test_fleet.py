@@ -318,6 +318,20 @@ def test_agents_that_dragon_does_not_start_are_not_waited_for(
     assert [] == made.end()
 
 
+def test_all_that_the_head_says_at_once_is_passed_on(started: Callable[..., FleetOfTest]) -> None:
+    """It says who it is and what nodes there are, one right behind the other."""
+    made = started(HERE)
+    made.member()
+    said = [{"kind": "head", "pid": 7}, {"kind": "nodes", "nodes": []}]
+    ours, theirs = socket.socketpair()
+    with ours, theirs, closing(Connection.connect(str(made.path / DOOR))) as head:
+        for message in said:
+            Connection(ours).send(message)
+        head.sock.sendall(theirs.recv(1 << 16))
+        made.until(lambda: len(made.told) == 2)
+    assert said == [message["message"] for message in made.told]
+
+
 def test_what_a_host_lacks_is_the_jobs_failure(
     started: Callable[..., FleetOfTest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
