@@ -322,7 +322,7 @@ def test_all_that_the_head_says_at_once_is_passed_on(started: Callable[..., Flee
     """It says who it is and what nodes there are, one right behind the other."""
     made = started(HERE)
     made.member()
-    said = [{"kind": "head", "pid": 7}, {"kind": "nodes", "nodes": []}]
+    said: list[Message] = [{"kind": "head", "pid": 7}, {"kind": "nodes", "nodes": []}]
     ours, theirs = socket.socketpair()
     with ours, theirs, closing(Connection.connect(str(made.path / DOOR))) as head:
         for message in said:
