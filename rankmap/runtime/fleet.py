@@ -35,7 +35,7 @@ _LOG_LINES = 5
 _SEND_TIMEOUT_S = 10.0
 # When one host has failed, how long to wait for what others have to say, so that all are named at once.
 _OTHERS_S = 1.5
-_END_S = 30.0
+_END_S = 45.0  # what is left of the job has its time twice, and then is killed
 
 
 @dataclass(slots=True, eq=False)
