@@ -35,6 +35,7 @@ _LOG_LINES = 5
 _SEND_TIMEOUT_S = 10.0
 # When one host has failed, how long to wait for what others have to say, so that all are named at once.
 _OTHERS_S = 1.5
+_COMING_S = 5.0
 _END_S = 45.0  # what is left of the job has its time twice, and then is killed
 
 
@@ -242,7 +243,7 @@ class Fleet:
                 hint = "a name resolves to another host's address (getent hosts NAME), or the list has it twice"
                 self._problem(member, AllocationError.exit_status, why, hint)
                 return
-        member.send(self._look)
+        member.send({"kind": "over", "gentle": True} if self._ending else self._look)
 
     def _on_agent(self, member: Member) -> None:
         assert member.connection is not None  # noqa: S101
@@ -356,7 +357,7 @@ class Fleet:
         for member in self.members:
             member.send({"kind": "over", "gentle": gentle})
         end_s = time.monotonic() + _END_S
-        while any(one.connection is not None for one in self.members) and time.monotonic() < end_s and not hurry():
+        while (self._are_there() or self._are_coming(end_s)) and time.monotonic() < end_s and not hurry():
             self._loop.call_after(0.1, lambda: None)
             self._loop.step()
         for member in self.members:
@@ -371,6 +372,15 @@ class Fleet:
             self._listener.close()
         self._end_starters(end_s)
         return [one.name for one in self.members if not one.over and (one.own_name or one.facts)]
+
+    def _are_there(self) -> bool:
+        return any(one.connection is not None for one in self.members)
+
+    def _are_coming(self, end_s: float) -> bool:
+        """Return whether agents that Dragon has started are on their way: it ends none of them."""
+        started = self._asked is not None and self._asked.failure is None
+        in_time = time.monotonic() < end_s - _END_S + _COMING_S
+        return started and in_time and not all(one.own_name for one in self.members)
 
     def _end_starters(self, end_s: float) -> None:
         for starter in self._starters:
