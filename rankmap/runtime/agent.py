@@ -161,6 +161,7 @@ class Agent:
     def end(self) -> None:
         """Leave nothing of the job."""
         if self.kept.runtime_stays:
+            self.at_end.close()  # a head that comes now has nobody to serve
             if self.head is not None:  # it has been told to finish, or understands now that it has to
                 self.head.close()
             self.kept.wind_down(head_pid=self.head_pid)

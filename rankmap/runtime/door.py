@@ -34,22 +34,36 @@ class Door:
         self._loop = loop
         self._on_first = on_first
         self._listener = listen(path, _BACKLOG)
+        self._newcomers: set[Connection] = set()
 
     def __enter__(self) -> Self:
         self._loop.call_when_readable(self._listener, self._accept)
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._listener.close()
+        self.close()
+
+    def close(self) -> None:
+        """Take nobody in any more, nor those who have not said anything yet: they hear that nobody is here."""
+        if self._listener.fileno() >= 0:
+            self._loop.forget(self._listener)
+            self._listener.close()
+        for connection in self._newcomers:
+            self._loop.forget(connection)
+            connection.close()
+        self._newcomers.clear()
 
     def _accept(self) -> None:
         with suppress(BlockingIOError):
             connection = Connection(self._listener.accept()[0])
             connection.sock.settimeout(_SEND_TIMEOUT_S)
+            self._newcomers.add(connection)
             self._loop.call_when_readable(connection, lambda: self._hear(connection))
 
     def _hear(self, connection: Connection) -> None:
         messages = connection.receive()
+        if messages != []:
+            self._newcomers.discard(connection)
         if messages is None:
             self._loop.forget(connection)
             connection.close()

@@ -37,7 +37,8 @@ FANOUT = 64
 _LOG_LINES = 5
 # When one host has failed, how long to wait for what others have to say, so that all are named at once.
 _OTHERS_S = 1.5
-_END_S = 30.0
+_COMING_S = 5.0
+_END_S = 45.0  # what is left of the job has its time twice, and then is killed
 
 
 class Fleet:
@@ -180,7 +181,7 @@ class Fleet:
 
     def _seat(self, member: Member, connection: Connection) -> None:
         """Have an agent speak to us, or to the one that stands between it and us; that one may have to come first."""
-        father = self._father_of(member)
+        father = None if self._ending else self._father_of(member)
         word = {"index": member.index, "below": self._fanout * (member.index + 1) < len(self.members)}
         if father is None:
             member.connection = connection
@@ -215,7 +216,7 @@ class Fleet:
         self._n_here += 1
         other = self._own_names.setdefault(member.own_name, member)
         if other is member:
-            member.send(self._look)
+            member.send({"kind": "over", "gentle": True} if self._ending else self._look)
             return
         if other.boot == member.boot:
             are = "are the same host: both"
@@ -374,7 +375,7 @@ class Fleet:
             self._asked.wait()
         self.send_all({"kind": "over", "gentle": gentle})
         end_s = time.monotonic() + _END_S
-        while self._n_here and time.monotonic() < end_s and not hurry():
+        while (self._n_here or self._are_coming(end_s)) and time.monotonic() < end_s and not hurry():
             self._loop.call_after(0.1, lambda: None)
             self._loop.step()
         for member in self.members:
@@ -385,6 +386,12 @@ class Fleet:
             self._entrance.close()
         self._starters.end(over={one.name for one in self.members if one.over}, end_s=end_s)
         return [one.name for one in self.members if not one.over and (one.own_name or one.facts)]
+
+    def _are_coming(self, end_s: float) -> bool:
+        """Return whether agents that Dragon has started are on their way: it ends none of them."""
+        started = self._asked is not None and self._asked.failure is None
+        in_time = time.monotonic() < end_s - _END_S + _COMING_S
+        return started and in_time and not all(one.own_name for one in self.members)
 
 
 def _to_try(command: str, host: str) -> str:

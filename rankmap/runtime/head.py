@@ -131,8 +131,13 @@ def main(socket_path: str, job: str = "") -> int:
         socket_path: Where it listens.
         job: The job's name in a runtime that stays, where nobody else cleans up after a supervisor that was killed.
     """
-    supervisor = Connection.connect(socket_path)
-    supervisor.send({"kind": "head", "pid": os.getpid()})
+    try:
+        supervisor = Connection.connect(socket_path)
+        supervisor.send({"kind": "head", "pid": os.getpid()})
+    except OSError:
+        if job:
+            return 1  # it has ended meanwhile
+        raise
     head = Head(supervisor, runtime_stays=bool(job))
     trouble: Message = {}
     try:

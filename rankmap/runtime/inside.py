@@ -96,7 +96,7 @@ class InsideSession:
     """
 
     runtime_stays = True
-    finish_timeout_s = 150.0  # closing a group may take two minutes where all cores are busy
+    finish_timeout_s = interrupt_timeout_s = 150.0  # closing a group may take two minutes where all cores are busy
 
     def __init__(self, asked: Asked, job: str, *, agents: bool) -> None:
         self._asked = asked

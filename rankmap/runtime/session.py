@@ -200,6 +200,7 @@ class Session:
 
     runtime_stays = False
     finish_timeout_s = 60.0
+    interrupt_timeout_s = 4.0
     failure: RankmapError | None = None
     output_descriptors = (1, 2)
 

@@ -44,7 +44,6 @@ __all__ = ["Supervisor"]
 
 _SHIMS_TIMEOUT_S = 120.0
 _OUTPUT_GRACE_S = 2.0
-_INTERRUPT_S = 4.0
 _SIGNAL_WAIT_S = 0.3
 _PROGRESS_S = 20.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -90,7 +89,7 @@ class Supervisor:
 
     def run(self) -> JobResult:
         """Run the job; return how it ended when nothing of it is left."""
-        with self.loop, Door(self.loop, self.control.socket, self.ground.accept), ExitStack() as at_end:
+        with self.loop, Door(self.loop, self.control.socket, self.ground.accept) as self.door, ExitStack() as at_end:
             at_end.callback(self._end_output)
             at_end.callback(self._end_session)
             at_end.callback(self.ending.kill_ranks)
@@ -127,8 +126,10 @@ class Supervisor:
 
     def _end_session(self) -> None:
         if self.session is not None:
-            if self.session.runtime_stays and not self.finishing:
-                self.ground.tell_head({"kind": "finish"})
+            if self.session.runtime_stays:
+                self.door.close()  # a head that comes now has nobody to serve
+                if not self.finishing:
+                    self.ground.tell_head({"kind": "finish"})
             stuck = self.session.end(head_pid=self.head_pid, force=self.by_force, hurry=self._in_a_hurry)
             if stuck:
                 self.say(f"processes {', '.join(map(str, stuck))} cannot be ended: stuck in the kernel, or not ours")
@@ -164,8 +165,9 @@ class Supervisor:
         for number in signals:
             if self.interrupted or not self.ranks or any(rank.pid is None for rank in self.ranks):
                 self._give_up()  # asked twice, or nothing of the application has run: no reason to wait
+            else:
+                self.loop.call_after(self._session.interrupt_timeout_s, self._give_up)
             self.interrupted = True
-            self.loop.call_after(_INTERRUPT_S, self._give_up)
             self._end(Outcome(status=128 + number, reason=f"ended by {signal.Signals(number).name}"))
 
     def say(self, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -119,3 +120,20 @@ def test_a_door_that_is_closed_is_no_way_in(host: Host) -> None:
     host.door.__exit__()
     with socket.socket(socket.AF_UNIX) as caller, pytest.raises(ConnectionRefusedError):
         caller.connect(str(host.path))
+
+
+def test_who_has_said_nothing_when_the_door_is_closed_hears_of_it(host: Host) -> None:
+    """Come in or not yet; who has spoken stays. It may be closed twice."""
+    spoke, silent = host.connect(), host.connect()
+    spoke.send({"kind": "head"})
+    host.until(lambda: host.came)
+    waits = host.connect()
+    host.door.close()
+    host.door.close()
+    for connection in (silent, waits):
+        with suppress(ConnectionResetError):
+            assert None is connection.receive()
+        connection.close()
+    host.came[0][0].send({"kind": "start"})
+    assert [{"kind": "start"}] == spoke.receive()
+    spoke.close()

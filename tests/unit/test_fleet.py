@@ -302,6 +302,21 @@ def test_in_a_runtime_that_stays_dragon_starts_the_agents(
     assert [] == made.left()
 
 
+def test_agents_that_are_on_their_way_when_the_job_is_over_are_told_so(
+    started: Callable[..., FleetOfTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each would say that it cannot find its supervisor."""
+    by_hand = AgentsByHand()
+    monkeypatch.setattr(fleet_module, "ask_for_agents", by_hand)
+    made = started(HERE, kind=Kind.DRAGON)
+    assert [] == made.end()
+    assert ([0], True, []) == (
+        [agent.wait(LIMIT_S) for agent in by_hand.agents],
+        made.fleet.members[0].over,
+        made.left(),
+    )
+
+
 def test_agents_that_dragon_does_not_start_are_not_waited_for(
     started: Callable[..., FleetOfTest], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,5 +57,6 @@ def test_hosts_that_dragon_starts_no_agent_on(monkeypatch: pytest.MonkeyPatch) -
         hosts_looked_at(REACH, environ=os.environ, kept=CpuSet())
     monkeypatch.setattr(fleet, "ask_for_agents", lambda _starts, on_failure: Asked(lambda: None, on_failure))
     monkeypatch.setattr(looking, "start_timeout_s", lambda _reach: 0.05)
+    monkeypatch.setattr(fleet, "_COMING_S", 0.05)
     with pytest.raises(AllocationError, match=r"n1 was not ready after 0.05 s: no agent of rankmap's"):
         hosts_looked_at(REACH, environ=os.environ, kept=CpuSet())
