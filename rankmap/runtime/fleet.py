@@ -68,7 +68,7 @@ class Fleet:
         job: str,
         look: Message,
         network_prefix: str,
-        fanout: int = FANOUT,
+        fanout: int,
         n_spares: int,
         say: Callable[[str], None],
         on_ready: Callable[[list[HostFacts]], None],
@@ -94,9 +94,8 @@ class Fleet:
         self._unlooked = set(self.members)
         self._own_names: dict[str, Member] = {}
         self._names: dict[str, Member] = {}
-        for member in reversed(
-            self.members
-        ):  # the first of a name has it, and a whole name is stronger than a short one
+        # The first of a name has it, and a whole name is stronger than a short one.
+        for member in reversed(self.members):
             self._names[member.name.partition(".")[0]] = member
         self._names |= {member.name: member for member in self.members}
         self._n_here = 0
@@ -279,7 +278,7 @@ class Fleet:
 
     def _address(self, connection: Connection) -> str:
         """Return the address of a host; one that came over the loopback is this one."""
-        peer: str = connection.sock.getpeername()[0].removeprefix("::ffff:")
+        peer: str = connection.sock.getpeername()[0]
         return (own_addresses(self._prefix) or (peer,))[0] if peer.startswith("127.") else peer
 
     def _drop(self, member: Member) -> None:
