@@ -369,6 +369,7 @@ class Fleet:
             hurry: Whether somebody does not want to wait any longer, asked again and again.
         """
         self._ending = True
+        self._starters.begin_no_more()
         if self._asked is not None:
             self._asked.wait()
         self.send_all({"kind": "over", "gentle": gentle})
