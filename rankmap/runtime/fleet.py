@@ -273,7 +273,8 @@ class Fleet:
             self._on_lost(member)
         if member.door is not None:
             for other in self.members:
-                if other.father is member and other.here:
+                # Before all are ready one may still be on its way to it.
+                if other.father is member and (other.here or not self._ready):
                     self._miss(other)
 
     def _address(self, connection: Connection) -> str:
