@@ -44,7 +44,7 @@ def discover(machine: str = "") -> Allocation:
         machine: The preset of the machine that this is; ranks are then kept off the CPUs that its site keeps.
 
     Raises:
-        UsageError: There is no such preset.
+        UsageError: There is no such preset, or RANKMAP_FANOUT is no number.
         AllocationError: There is no libhwloc, or a host of the runtime cannot be looked at.
     """
     environ, here = _at_hand(machine)

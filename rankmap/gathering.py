@@ -1,7 +1,7 @@
-"""What the nodes of a job were found to be, gathered as a tree: nodes that are alike become one, counts stay exact.
+"""What the nodes of a job were found to be: nodes that are alike become one, counts stay exact.
 
-A host makes a ``Gathered`` of its own report, whoever is above it merges those of its children, and so on. In which
-order and how deep makes no difference to what comes out.
+A host makes a ``Gathered`` of its own report, and the supervisor merges them. In which order, or some first, as in a
+tree, makes no difference to what comes out.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.errors import AllocationError, UsageError
 from rankmap.hostlist import fold
+from rankmap.runtime.dragon_network import usual_transport
 from rankmap.runtime.inside import runtime_around
 from rankmap.runtime.session import in_runtime
 from rankmap.runtime.starting import Fabric, Kind, Reach, is_here
@@ -81,6 +82,7 @@ def _reach(
             raise UsageError(msg, hint=f"leave {given} out; `dragon` itself takes such options")
         around = runtime_around()
         return None if around is None else _among(around, specs)
+    fabric = replace(fabric, transport=fabric.transport or usual_transport())
     allocated = allocated_hosts(environ, say=say)
     if allocated is None:
         named = tuple(dict.fromkeys(host for spec in specs for host in spec.hosts))

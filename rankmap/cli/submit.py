@@ -16,6 +16,7 @@ from rankmap.discovery.machine import load, required_preset
 from rankmap.errors import PlacementError, UsageError
 from rankmap.layout_parts import Pattern
 from rankmap.planner import plan
+from rankmap.runtime.host_choice import HostChoice
 from rankmap.schedulers.batch import BatchJob, file_systems, job_name, name_for, overriding, walltime, word
 from rankmap.schedulers.script import batch_script
 from rankmap.schedulers.submitting import read_set_up, require_command, write_script
@@ -123,7 +124,8 @@ def submit(  # noqa: PLR0913 - one argument per option
         setup=read_set_up(setup_file) if setup_file is not None else None,
         path=_path(path, has_setup=setup_file is not None),
     )
-    _check_layout(specs, saved, preset.name if machine is None and preset else machine, nodes)
+    n_used = _n_used(asked, nodes)
+    _check_layout(specs, saved, preset.name if machine is None and preset else machine, n_used)
     if to_stdout:
         click.echo(os.fsencode(text), nl=False)
         return
@@ -183,6 +185,26 @@ def _path(asked: str | None, *, has_setup: bool) -> str:
         msg = f"--path {asked!r} is no directory that PATH can have"
         raise UsageError(msg, hint="name the directory of rankmap, dragon and python, or none")
     return asked
+
+
+def _n_used(asked: click.Context, nodes: int) -> int:
+    """Return how many of the job's nodes the launch uses.
+
+    Raises:
+        UsageError: Its options for nodes do not go together.
+        PlacementError: It wants more than the job has.
+    """
+    choice = HostChoice(
+        n_nodes=asked.params["n_nodes"],
+        n_spares=asked.params["n_spares"],
+        equal=asked.params["require_equal"],
+        drop_odd=asked.params["drop_odd"],
+    )
+    if choice.n_looked_at is not None and choice.n_looked_at > nodes:
+        spares = f" --spares {choice.n_spares}" if choice.n_spares else ""
+        msg = f"--nodes {nodes} and, behind `--`, --nodes {choice.n_nodes}{spares}: the job has {nodes} nodes"
+        raise PlacementError(msg, hint=f"in front of `--`: --nodes {choice.n_looked_at}")
+    return choice.n_nodes or nodes
 
 
 def _check_layout(specs: tuple[LayoutSpec, ...], saved: Plan | None, machine: str | None, nodes: int) -> None:

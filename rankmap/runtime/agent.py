@@ -3,9 +3,10 @@
 Run as ``python -m rankmap.agent`` by ssh, srun, mpiexec, drun or Dragon itself (starting.py), with a ticket
 that says where the supervisor is and proves that it is ours: in RANKMAP_TICKET, else as a line on its standard input.
 It looks at the host, starts what Dragon's launcher wants started there, has the hands (hands.py) work for the
-supervisor, and passes on what the ranks write, on a connection of its own. Else it sleeps. When the supervisor says
-so, or is gone, nothing of the job is left here: no process, no shared memory, no directory. When an agent was killed,
-another one with a ticket that says ``clean`` does just that in its place, and goes (cleaning.py).
+supervisor, and passes on what the ranks write, on a connection of its own. Where there are many hosts some agents
+stand between the supervisor and others (branch.py). Else it sleeps. When the supervisor says so, or is gone, nothing
+of the job is left here: no process, no shared memory, no directory. When an agent was killed, another one with a
+ticket that says ``clean`` does just that in its place, and goes (cleaning.py).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from rankmap.runtime.live_gpus import gpu_variables
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.output import Outlet, Writer
 from rankmap.runtime.preloading import write_piece
-from rankmap.runtime.processes import adopt_orphans
+from rankmap.runtime.processes import adopt_orphans, ancestors
 from rankmap.runtime.rank_output import raise_descriptor_limit, require_descriptors
 from rankmap.runtime.way import find_way
 from rankmap.runtime.wire import frame
@@ -58,6 +59,7 @@ DOOR = "door"
 
 _END_GRACE_S = 5.0
 _PAUSE_S = 0.2
+_STDIN_PAUSE_S = 0.01
 _STAY_S = 20.0
 # What is this host's own, or the fabric's leave for what the batch system started here.
 _KEPT_VARIABLES = ("SLURMD_NODENAME", "SLINGSHOT_")
@@ -120,7 +122,7 @@ class Agent:
         self.over = self.alone = False
         self.gentle = False
         self.environ: dict[str, str] = dict(os.environ)
-        self.kept = Kept(ticket["job"], runtime_stays=ticket["stays"], above=_ancestors())
+        self.kept = Kept(ticket["job"], runtime_stays=ticket["stays"], above=ancestors())
         self.output = _Output(way.output, self.loop.wake)
         self.branch: Branch | None = None
         if way.below:
@@ -339,8 +341,11 @@ class Agent:
         self.tell({"kind": "stdin"})
         return read_end
 
-    def _write_stdin(self, data: bytes) -> None:
-        """Write this for the rank that reads the caller's input, and ask for more when it has been taken."""
+    def _write_stdin(self, data: bytes, pause_s: float = _STDIN_PAUSE_S) -> None:
+        """Write this for the rank that reads the caller's input, and ask for more when it has been taken.
+
+        Who does not read is looked at less and less often: each look takes a core from a rank for a moment.
+        """
         if self.stdin is None:
             return
         if not data:
@@ -356,21 +361,10 @@ class Agent:
             self.stdin = None
             return
         if written < len(data):
-            self.loop.call_after(0.01, lambda: self._write_stdin(data[written:]))
+            pause_s = _STDIN_PAUSE_S if written else min(2 * pause_s, _PAUSE_S)
+            self.loop.call_after(pause_s, lambda: self._write_stdin(data[written:], pause_s))
         else:
             self.tell({"kind": "stdin"})
-
-
-def _ancestors() -> set[int]:
-    """Return the pids of what has started this process: ssh's and the batch system's own, maybe marked like the job."""
-    found, pid = set(), os.getppid()
-    while pid > 1:
-        found.add(pid)
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
-        except OSError:
-            break
-    return found
 
 
 def _ticket(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -398,7 +392,7 @@ def serve(this_host: ThisHost, all_gpus: Callable[[str], tuple[Gpu, ...]]) -> in
         return 2
     os.environ.pop(TICKET_VARIABLE, None)
     if "clean" in ticket:
-        sys.stdout.write(clean_up_after(Path(ticket["clean"]), above=_ancestors()) + "\n")
+        sys.stdout.write(clean_up_after(Path(ticket["clean"]), above=ancestors()) + "\n")
         return 0
     own_name = os.uname().nodename
     try:

@@ -65,10 +65,7 @@ class Branch:
             self._tell({"kind": "below", "index": index, "message": message})
 
     def _hear(self, index: int, connection: Connection) -> None:
-        try:
-            messages = connection.receive()
-        except OSError:
-            messages = None
+        messages = connection.receive()
         for message in messages or ():
             self._tell({"kind": "below", "index": index, "message": message})
         if messages is None:

@@ -69,7 +69,7 @@ class Fleet:
         job: str,
         look: Message,
         network_prefix: str,
-        fanout: int = FANOUT,
+        fanout: int,
         n_spares: int,
         say: Callable[[str], None],
         on_ready: Callable[[list[HostFacts]], None],
@@ -95,9 +95,8 @@ class Fleet:
         self._unlooked = set(self.members)
         self._own_names: dict[str, Member] = {}
         self._names: dict[str, Member] = {}
-        for member in reversed(
-            self.members
-        ):  # the first of a name has it, and a whole name is stronger than a short one
+        # The first of a name has it, and a whole name is stronger than a short one.
+        for member in reversed(self.members):
             self._names[member.name.partition(".")[0]] = member
         self._names |= {member.name: member for member in self.members}
         self._n_here = 0
@@ -275,12 +274,13 @@ class Fleet:
             self._on_lost(member)
         if member.door is not None:
             for other in self.members:
-                if other.father is member and other.here:
+                # Before all are ready one may still be on its way to it.
+                if other.father is member and (other.here or not self._ready):
                     self._miss(other)
 
     def _address(self, connection: Connection) -> str:
         """Return the address of a host; one that came over the loopback is this one."""
-        peer: str = connection.sock.getpeername()[0].removeprefix("::ffff:")
+        peer: str = connection.sock.getpeername()[0]
         return (own_addresses(self._prefix) or (peer,))[0] if peer.startswith("127.") else peer
 
     def _drop(self, member: Member) -> None:
@@ -371,6 +371,7 @@ class Fleet:
             hurry: Whether somebody does not want to wait any longer, asked again and again.
         """
         self._ending = True
+        self._starters.begin_no_more()
         if self._asked is not None:
             self._asked.wait()
         self.send_all({"kind": "over", "gentle": gentle})

@@ -11,7 +11,7 @@ from rankmap.runtime.link import PREFERRED
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.rank_output import tell
 from rankmap.runtime.session import ControlDirectory
-from rankmap.runtime.several import start_timeout_s
+from rankmap.runtime.several import fanout_of, start_timeout_s
 from rankmap.runtime.starting import hosts_environment
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def hosts_looked_at(reach: Reach, *, environ: Mapping[str, str], kept: CpuSet) -
 
     Raises:
         AllocationError: One of them cannot be looked at; the message has its name.
+        UsageError: See ``fanout_of``.
     """
+    fanout = fanout_of(environ)
     control = ControlDirectory()
     look = {
         "kind": "look",
@@ -59,6 +61,7 @@ def hosts_looked_at(reach: Reach, *, environ: Mapping[str, str], kept: CpuSet) -
         job=control.path.name,
         look=look,
         network_prefix=PREFERRED,
+        fanout=fanout,
         n_spares=0,
         say=tell,
         on_ready=found.extend,

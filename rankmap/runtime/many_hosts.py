@@ -77,6 +77,7 @@ class ManyHosts:
         self._n_spares = n_spares
         self._preload = preload
         self._fleet: Fleet | None = None
+        self._used = frozenset[str]()
         self._head: Member | None = None
         self._by_member: dict[Member, Host] = {}
         self._relays: dict[int, Connection] = {}
@@ -115,8 +116,8 @@ class ManyHosts:
 
     def _on_ready(self, facts: Sequence[HostFacts]) -> None:
         self.facts = tuple(self._choose(facts))
-        used = {one.name for one in self.facts}
-        members = [one for one in self._members if one.name in used]
+        self._used = frozenset(one.name for one in self.facts)
+        members = [one for one in self._members if one.name in self._used]
         if self._preload is None:
             self._listening.on_ready()
             return
@@ -174,6 +175,9 @@ class ManyHosts:
                 pass
 
     def _on_lost(self, member: Member) -> None:
+        if member.name not in self._used:
+            self._listening.say(f"{member.name} is lost, which the job does not use")
+            return
         if member in self._by_member:
             self._hosts.lose(self._by_member[member])
         self._listening.on_lost(member.name)

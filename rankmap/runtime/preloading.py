@@ -99,7 +99,9 @@ def write_piece(path: str, mode: int, start: int = 0, data: bytes = b"") -> None
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode | stat.S_IWUSR)
         try:
-            os.pwrite(descriptor, data, start)
+            n_written = 0
+            while n_written < len(data):  # on a disk that gets full the first write is short, and only the next fails
+                n_written += os.pwrite(descriptor, data[n_written:], start + n_written)
         finally:
             os.close(descriptor)
     except OSError as error:

@@ -19,6 +19,7 @@ __all__ = [
     "JOB_VARIABLE",
     "Found",
     "adopt_orphans",
+    "ancestors",
     "carrying",
     "descendants",
     "end_all",
@@ -51,6 +52,15 @@ def adopt_orphans() -> None:
     Source: prctl(2), PR_SET_CHILD_SUBREAPER.
     """
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def ancestors() -> set[int]:
+    """Return the pids of what has started this process: ssh's and the batch system's own, maybe marked like the job."""
+    found, pid = set(), os.getppid()
+    while pid > 1 and (process := _read(pid)) is not None:
+        found.add(pid)
+        pid = process.parent
+    return found
 
 
 def descendants(root: int, running: Iterable[Found] | None = None) -> list[Found]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rankmap.runtime.starting import begin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from rankmap.runtime.loop import Loop
     from rankmap.runtime.starting import AgentStart
@@ -23,6 +23,7 @@ __all__ = ["Starter", "Starters"]
 _LOG_LINES = 5
 _LAST_WORDS_S = 0.5
 _PATIENCE_S = 2.0
+_AT_ONCE = 32
 
 
 @dataclass(slots=True, eq=False)
@@ -46,19 +47,30 @@ class Starters:
         self._loop = loop
         self._on_end = on_end
         self.running: list[Starter] = []
+        self._no_more = False
 
-    def begin(self, starts: Iterable[AgentStart], environ: Mapping[str, str]) -> None:
-        """Run these commands.
+    def begin(self, starts: Sequence[AgentStart], environ: Mapping[str, str]) -> None:
+        """Run these commands, so many now and the others in the loop.
+
+        An agent that has come waits a few seconds only for somebody to take it in (link.py): not for all the others.
 
         Raises:
-            LaunchError: One cannot be started.
+            LaunchError: One cannot be started; the loop raises it where that is a later one.
         """
-        for start in starts:
+        if self._no_more:
+            return
+        for start in starts[:_AT_ONCE]:
             process = begin(start, environ)
             starter = Starter(start=start, process=process)
             self.running.append(starter)
             assert process.stdout is not None  # noqa: S101 - it is a pipe
             self._loop.call_when_readable(process.stdout, partial(self._hear, starter))
+        if rest := starts[_AT_ONCE:]:
+            self._loop.call_after(0, lambda: self.begin(rest, environ))
+
+    def begin_no_more(self) -> None:
+        """Run none of those commands that are still to be run: the job ends."""
+        self._no_more = True
 
     def _hear(self, starter: Starter) -> None:
         pipe = starter.process.stdout

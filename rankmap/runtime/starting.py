@@ -68,12 +68,12 @@ class Fabric:
     """What Dragon is told of the network.
 
     Args:
-        transport: "tcp" or "hsta".
+        transport: "tcp" or "hsta"; "" where the user has named none.
         network_prefix: A pattern of interface names; "" leaves it to Dragon.
         words: Anything else for ``dragon``, as given with ``--dragon-arg``.
     """
 
-    transport: str = "tcp"
+    transport: str = ""
     network_prefix: str = ""
     words: tuple[str, ...] = ()
 

@@ -27,7 +27,6 @@ class AllocationKind(StrEnum):
     PBS = "pbs"
     SLURM = "slurm"
     DRUN = "drun"
-    SSH = "ssh"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +35,7 @@ class HostAllocation:
 
     Args:
         source: Where that stands, for messages: "SLURM_JOB_NODELIST", "PBS_NODEFILE /var/spool/pbs/aux/1.server".
-        kind: Who has given them; ``ssh`` is a list of the user's own.
+        kind: Who has given them.
         hosts: Their names, each once, in the order given.
         slots: How many ranks the scheduler has on each of them in mind, None where it does not say: a host with one
             line in PBS_NODEFILE is one that the job has, and no more.

@@ -263,6 +263,19 @@ def test_an_agent_that_dies_before_all_are_there_is_named_with_those_below_it(gr
     assert tree.failed[0].reason.startswith("3 of 8 hosts cannot be used:\n  n0: ")
 
 
+def test_an_agent_on_its_way_to_one_that_dies_is_not_waited_for(grow: Callable[..., Tree]) -> None:
+    """It was told to go there; a batch system's launcher, which is still there, would not tell that it has ended."""
+    tree = grow(3)
+    tree.start("n0", "n1")
+    father, _, child = tree.fleet.members
+    tree.until(lambda: father.door)
+    child.father = father  # as when it was told to
+    father.send({"kind": "die"})
+    tree.until(lambda: tree.failed)
+    assert "2 of 3 hosts cannot be used" in tree.failed[0].reason
+    assert "n2: rankmap's agent there has ended" in tree.failed[0].reason
+
+
 def test_output_waits_while_there_is_no_room_for_it() -> None:
     """It is read on when there is, and nothing is lost."""
     got: list[tuple[int, int, bytes]] = []

@@ -10,7 +10,7 @@ import pytest
 from rankmap.runtime.dragon_network import some_ports, usual_transport, words_for
 from rankmap.runtime.host_facts import HostFacts
 from rankmap.runtime.network_config import dragon_host_id
-from rankmap.runtime.starting import Kind, Reach
+from rankmap.runtime.starting import Fabric, Kind, Reach
 from tests.topologies_made import made
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def facts(*ports: Sequence[int]) -> list[HostFacts]:
 
 def reach(kind: Kind = Kind.SSH, n_hosts: int = 2, *, whole: bool = True) -> Reach:
     """Return one of hosts n0, n1, ..."""
-    return Reach(kind=kind, hosts=tuple(f"n{i}" for i in range(n_hosts)), source="--hosts", whole=whole)
+    hosts = tuple(f"n{i}" for i in range(n_hosts))
+    return Reach(kind=kind, hosts=hosts, source="--hosts", whole=whole, fabric=Fabric(transport="tcp"))
 
 
 def test_every_job_asks_for_other_ports() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,14 +75,14 @@ def test_several_hosts_have_agents(environ: dict[str, str]) -> None:
 )
 def test_a_batch_system_starts_all_agents_at_once(kind: Kind, launcher: str, wlm: str, environ: dict[str, str]) -> None:
     """Dragon too, unless that is not for all of its hosts."""
-    reach = Reach(kind=kind, hosts=("n1", "n2", "n3", "n4"), source="SOURCE")
+    reach = Reach(kind=kind, hosts=("n1", "n2", "n3", "n4"), source="SOURCE", fabric=Fabric(transport="tcp"))
     said = lines(environ, reach=reach)
     assert ["hosts:", "agents:", "runtime:", "ranks:", "in"] == [line.split()[0] for line in said]
     assert "(4, from SOURCE)" in said[0]
     assert said[1].startswith(f"agents:  {launcher} ")
     assert "n1,n2,n3,n4" in said[1]
     assert f"{dragon_command(environ)} {wlm} --transport tcp {HEAD}" in said[2]
-    part = lines(environ, reach=Reach(kind=kind, hosts=("n1",), source="SOURCE", whole=False))
+    part = lines(environ, reach=replace(reach, hosts=("n1",), whole=False))
     assert f"{dragon_command(environ)} --wlm ssh --hostlist n1 --transport tcp {HEAD}" in part[2]
 
 

@@ -24,7 +24,7 @@ from rankmap.runtime import fleet as fleet_module
 from rankmap.runtime import shim
 from rankmap.runtime.agent import DOOR
 from rankmap.runtime.application import Application
-from rankmap.runtime.fleet import Fleet
+from rankmap.runtime.fleet import FANOUT, Fleet
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.inside import Asked
 from rankmap.runtime.loop import Loop
@@ -90,6 +90,7 @@ class FleetOfTest:
             job=self.job,
             look=look,
             network_prefix="^hsn",
+            fanout=FANOUT,
             n_spares=n_spares,
             say=self.said.append,
             on_ready=self.ready.append,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankmap.cpuset import CpuSet
-from rankmap.errors import AllocationError
+from rankmap.errors import AllocationError, UsageError
 from rankmap.runtime import fleet, looking
 from rankmap.runtime.inside import Asked
 from rankmap.runtime.looking import hosts_looked_at
@@ -53,6 +53,8 @@ def test_hosts_that_dragon_starts_no_agent_on(monkeypatch: pytest.MonkeyPatch) -
         raise ValueError(msg)
 
     monkeypatch.setattr(fleet, "ask_for_agents", lambda _starts, on_failure: Asked(refuse, on_failure))
+    with pytest.raises(UsageError, match="RANKMAP_FANOUT='few' in the environment"):
+        hosts_looked_at(REACH, environ={**os.environ, "RANKMAP_FANOUT": "few"}, kept=CpuSet())
     with pytest.raises(AllocationError, match="Dragon: ValueError: no such node"):
         hosts_looked_at(REACH, environ=os.environ, kept=CpuSet())
     monkeypatch.setattr(fleet, "ask_for_agents", lambda _starts, on_failure: Asked(lambda: None, on_failure))

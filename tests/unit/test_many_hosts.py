@@ -274,12 +274,12 @@ def test_what_an_agent_says_to_the_user_has_its_name(job: Job) -> None:
 
 
 def test_a_host_that_is_lost_is_noted(job: Job) -> None:
-    """Whether it has ranks or not; there is nobody to tell anything."""
+    """The job goes on without one that it does not use, a spare; its user may want to know."""
     job.prepare()
     hosts = job.ground._hosts
     for index in (0, 2):
         job.ground._on_lost(job.fleet.members[index])
-    assert [("lost", "n1"), ("lost", "n3")] == job.heard[1:]
+    assert [("lost", "n1"), ("say", "n3 is lost, which the job does not use")] == job.heard[1:]
     assert [True, False] == [host.gone for host in hosts.hosts]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -147,6 +148,18 @@ def test_a_full_device_is_said() -> None:
     """As the kernel says it."""
     with pytest.raises(RuntimeUnusableError, match="/dev/full cannot be written: No space left on device"):
         write_piece("/dev/full", 0o755, 0, b"x")
+
+
+def test_a_device_that_gets_full_is_said(tmp_path: Path) -> None:
+    """The kernel then writes a part of a piece, and calls that no failure; a limit on the size of files is as good."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        with pytest.raises(RuntimeUnusableError, match="app cannot be written: File too large"):
+            write_piece(f"{tmp_path}/app", 0o755, 0, bytes(1001))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert 1000 == (tmp_path / "app").stat().st_size
 
 
 def app(path: str, *words: str, cwd: Path) -> Application:

@@ -187,6 +187,17 @@ def test_options_for_starting_dragon_are_refused_where_it_is_running(fabric: Fab
     assert option in caught.value.hint
 
 
+@pytest.mark.parametrize("named", ["", "tcp", "hsta"])
+def test_dragons_own_messages_go_by_what_the_user_names_or_by_what_is_usual(
+    monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """Where a runtime is around nobody has named one, whatever is usual: it is not refused there (see above)."""
+    monkeypatch.setattr(reaching, "usual_transport", lambda: "hsta")
+    reach = reach_of([], None, environ=SLURM, fabric=Fabric(transport=named), choice=HostChoice(), say=print)
+    assert reach is not None
+    assert (named or "hsta") == reach.fabric.transport
+
+
 @pytest.mark.parametrize(
     ("environ", "choice", "message"),
     [

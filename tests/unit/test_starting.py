@@ -121,7 +121,7 @@ def test_of_hosts_of_which_some_are_not_used_too(kind: Kind) -> None:
 
 def test_dragon_is_told_of_the_network_what_the_user_says() -> None:
     """Of interfaces nothing where nothing was said; words of the user's own come last, and so they win."""
-    words = dragon_words(Reach(kind=Kind.PBS, hosts=HOSTS, source="x"), HOSTS)
+    words = dragon_words(Reach(kind=Kind.PBS, hosts=HOSTS, source="x", fabric=Fabric(transport="tcp")), HOSTS)
     assert ("tcp", False) == (value_of(words, "--transport"), "--network-prefix" in words)
     fabric = Fabric(transport="hsta", network_prefix="^hsn", words=("--no-label", "-l", "DEBUG"))
     words = dragon_words(Reach(kind=Kind.PBS, hosts=HOSTS, source="x", fabric=fabric), HOSTS)
