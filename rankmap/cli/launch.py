@@ -162,8 +162,8 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only since
     "--network-prefix",
     default="",
     metavar="PATTERN",
-    help="The network interfaces for Dragon and rankmap, as a pattern of their names, such as hsn; without it hsn*, "
-    "ipogif* and ib*, else any.",
+    help="The network interfaces for Dragon and rankmap, as a regular expression for their names, such as ^hsn; "
+    "without it hsn0, ipogif0, ib0 and their like, else any.",
 )
 @click.option(
     "--dragon-arg",

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankmap.errors import LaunchError
+from rankmap.errors import LaunchError, UsageError
 from rankmap.runtime.agent import TICKET_VARIABLE
 
 if TYPE_CHECKING:
@@ -69,13 +70,23 @@ class Fabric:
 
     Args:
         transport: "tcp" or "hsta"; "" where the user has named none.
-        network_prefix: A pattern of interface names; "" leaves it to Dragon.
+        network_prefix: A regular expression for names of interfaces; "" leaves it to Dragon.
         words: Anything else for ``dragon``, as given with ``--dragon-arg``.
+
+    Raises:
+        UsageError: ``network_prefix`` is no regular expression.
     """
 
     transport: str = ""
     network_prefix: str = ""
     words: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.network_prefix)
+        except re.error as error:
+            msg = f"--network-prefix {self.network_prefix!r} is no regular expression: {error}"
+            raise UsageError(msg, hint="write what names of interfaces begin with: '^hsn'") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import shlex
 
 import pytest
 
+from rankmap.errors import UsageError
 from rankmap.runtime.agent import TICKET_VARIABLE
 from rankmap.runtime.starting import Fabric, Kind, Reach, agent_starts, dragon_words, hosts_environment, is_here
 from tests.children import CHECKOUT
@@ -117,6 +118,13 @@ def test_of_hosts_of_which_some_are_not_used_too(kind: Kind) -> None:
     """One has turned out to be of no use: Dragon starts on the others."""
     words = dragon_words(Reach(kind=kind, hosts=HOSTS, source="x"), HOSTS[1:])
     assert ("ssh", "n2,n3") == (value_of(words, "--wlm"), value_of(words, "--hostlist"))
+
+
+def test_interfaces_are_named_by_a_regular_expression() -> None:
+    """As Dragon takes it; what is none is refused with what is wrong in it."""
+    with pytest.raises(UsageError) as refused:
+        Fabric(network_prefix="*")
+    assert "--network-prefix '*' is no regular expression: nothing to repeat at position 0" == refused.value.message
 
 
 def test_dragon_is_told_of_the_network_what_the_user_says() -> None:
