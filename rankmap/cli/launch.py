@@ -23,7 +23,6 @@ from rankmap.exporters.report import table
 from rankmap.gpu_makers import of_one_maker
 from rankmap.planner import plan
 from rankmap.replaying import replay
-from rankmap.runtime.dragon_network import usual_transport
 from rankmap.runtime.dry_run import dry_run_text
 from rankmap.runtime.host_choice import HostChoice
 from rankmap.runtime.inside import wait_until_read
@@ -262,7 +261,7 @@ def launch(  # noqa: PLR0913 - one argument per option
         choice=HostChoice(n_nodes=n_nodes, n_spares=n_spares, equal=require_equal, drop_odd=drop_odd),
     )
     _check_writable(report_file)
-    fabric = Fabric(transport=transport or usual_transport(), network_prefix=network_prefix, words=dragon_words)
+    fabric = Fabric(transport=transport or "", network_prefix=network_prefix, words=dragon_words)
     reach = reach_of(specs, saved, environ=os.environ, fabric=fabric, choice=options.choice, say=say)
     if dry_run:
         shown = dry_run_text(commands, reach=reach, options=options, environ=environ)

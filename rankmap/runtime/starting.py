@@ -68,12 +68,12 @@ class Fabric:
     """What Dragon is told of the network.
 
     Args:
-        transport: "tcp" or "hsta".
+        transport: "tcp" or "hsta"; "" where nobody has said it.
         network_prefix: A pattern of interface names; "" leaves it to Dragon.
         words: Anything else for ``dragon``, as given with ``--dragon-arg``.
     """
 
-    transport: str = "tcp"
+    transport: str = ""
     network_prefix: str = ""
     words: tuple[str, ...] = ()
 
@@ -96,7 +96,7 @@ class Reach:
     source: str
     whole: bool = True
     named: tuple[str, ...] = ()
-    fabric: Fabric = Fabric()
+    fabric: Fabric = Fabric(transport="tcp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
