@@ -15,7 +15,9 @@ from rankmap.cli.layout_options import layout_of
 from rankmap.discovery.machine import load, required_preset
 from rankmap.errors import PlacementError, UsageError
 from rankmap.layout_parts import Pattern
+from rankmap.mapping.refusal import counted
 from rankmap.planner import plan
+from rankmap.runtime.host_choice import HostChoice
 from rankmap.schedulers.batch import BatchJob, file_systems, job_name, name_for, overriding, walltime, word
 from rankmap.schedulers.script import batch_script
 from rankmap.schedulers.submitting import read_set_up, require_command, write_script
@@ -123,7 +125,10 @@ def submit(  # noqa: PLR0913 - one argument per option
         setup=read_set_up(setup_file) if setup_file is not None else None,
         path=_path(path, has_setup=setup_file is not None),
     )
-    _check_layout(specs, saved, preset.name if machine is None and preset else machine, nodes)
+    used = _used_nodes(asked, nodes)
+    _check_layout(specs, saved, preset.name if machine is None and preset else machine, used)
+    if (timeout_s := asked.params["timeout_s"]) is not None and timeout_s >= job.walltime_s:
+        _note(f"--timeout is not below --walltime {time}: the scheduler ends the job first")
     if to_stdout:
         click.echo(os.fsencode(text), nl=False)
         return
@@ -183,6 +188,27 @@ def _path(asked: str | None, *, has_setup: bool) -> str:
         msg = f"--path {asked!r} is no directory that PATH can have"
         raise UsageError(msg, hint="name the directory of rankmap, dragon and python, or none")
     return asked
+
+
+def _used_nodes(asked: click.Context, nodes: int) -> int:
+    """Return how many of the job's nodes the launch uses.
+
+    Raises:
+        PlacementError: It wants more than the job has.
+        UsageError: What it asks of the nodes does not go together.
+    """
+    words = asked.params
+    choice = HostChoice(
+        n_nodes=words["n_nodes"],
+        n_spares=words["n_spares"],
+        equal=words["require_equal"],
+        drop_odd=words["drop_odd"],
+    )
+    if choice.n_looked_at is not None and choice.n_looked_at > nodes:
+        spares = f" --spares {choice.n_spares}" if choice.n_spares else ""
+        msg = f"--nodes {choice.n_nodes}{spares} behind `--`: the job has {counted(nodes, 'node')}"
+        raise PlacementError(msg, hint=f"--nodes {choice.n_looked_at} before `--` makes the job so large")
+    return choice.n_nodes or nodes
 
 
 def _check_layout(specs: tuple[LayoutSpec, ...], saved: Plan | None, machine: str | None, nodes: int) -> None:
