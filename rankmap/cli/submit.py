@@ -129,6 +129,9 @@ def submit(  # noqa: PLR0913 - one argument per option
     _check_layout(specs, saved, preset.name if machine is None and preset else machine, used)
     if (timeout_s := asked.params["timeout_s"]) is not None and timeout_s >= job.walltime_s:
         _note(f"--timeout is not below --walltime {time}: the scheduler ends the job first")
+    asks = any("gpu" in one or "gres" in one for one in directives)
+    if preset is None and not asks and any(spec.n_gpus for spec in specs):
+        _note("the ranks want GPUs, and the script asks for none: --directive does, with what the site says")
     if to_stdout:
         click.echo(os.fsencode(text), nl=False)
         return

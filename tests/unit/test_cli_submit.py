@@ -250,3 +250,15 @@ def test_an_option_of_the_scheduler_gets_the_word_for_it(submit: Submit) -> None
     for option, word in (("--partition", "--queue"), ("-t", "--walltime"), ("-A", "--account"), ("-x", "--directive")):
         status, _, err = submit("slurm", *BASE, option, "a", "--", "./app")
         assert (2, True) == (status, word in err.split("\n")[1])
+
+
+def test_a_script_that_asks_for_no_gpus_is_said(submit: Submit) -> None:
+    """Where they are wanted, and nobody knows how the site wants to be asked."""
+    words = ("--print", "--", "--gpus-per-rank", "1", "./app")
+    for more, expected in (
+        ((), True),
+        (("--directive", "--gpus-per-node=4"), False),
+        (("--machine", "frontier"), False),
+    ):
+        assert expected == ("the script asks for none" in submit("slurm", *BASE, *more, *words)[2])
+    assert "GPUs" not in submit("slurm", *BASE, "--print", "--", "./app")[2]
