@@ -49,7 +49,7 @@ def hosts_of(file: TextFile, *, sharing: bool) -> tuple[list[str], dict[str, int
                 slots[host] = slots.get(host, 0) + each * n_times
     if not lines:
         msg = f"{file.name} names no host"
-        raise UsageError(msg)
+        raise UsageError(msg, hint="write a host a line, HOST or HOST slots=N; what follows a # is not read")
     for host, n_lines in lines.items():
         if n_lines > 1:
             slots.setdefault(host, n_lines)

@@ -66,7 +66,7 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
         named = [host for host in in_file if host in wanted] if named else in_file
         if not named:
             msg = f"--hosts and --hostfile {hostfile} have no host in common"
-            raise UsageError(msg)
+            raise UsageError(msg, hint="--hosts chooses among the hosts of the file")
     use_reserved = isinstance(reserve, str) and reserve.strip().lower() == "none"
     each, sharing = (None, None) if gpus_per_rank is None else gpu_share(str(gpus_per_rank))
     if sharing is not None and ranks_per_gpu is not None and sharing != ranks_per_gpu:

@@ -84,6 +84,19 @@ _ELSEWHERE = {
 }
 """Options of mpirun, srun, aprun and PALS, and what they are here."""
 
+_OF_SUBMIT = {
+    "-A": "--account",
+    "-p": "--queue",
+    "--partition": "--queue",
+    "-q": "--queue; a QOS beside a partition is --directive --qos=NAME",
+    "--qos": "--queue; a QOS beside a partition is --directive --qos=NAME",
+    "-t": "--walltime",
+    "--time": "--walltime",
+    "-J": "--job-name",
+    "-l": "--nodes and --walltime; other resources are --directive '-l NAME=VALUE'",
+}
+"""Options of sbatch and qsub, and what they are for ``rankmap submit``."""
+
 _NEW_OBJECTS = 20_000
 """After how many Python looks for cycles; with its own 700 that is 8 % of the time of ``rankmap plan``."""
 
@@ -152,6 +165,8 @@ def _hint(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context else "rankmap"
     if isinstance(error, click.NoSuchOption) and context is not None and context.info_name == "submit":
+        if error.option_name in _OF_SUBMIT:
+            return f"{_OF_SUBMIT[error.option_name]} (`{path} --help` shows what there is)"
         return (
             f"what is for launch stands behind `--`, what is for the scheduler is --directive; `{path} --help` has all"
         )

@@ -49,7 +49,7 @@ def reach_of(
         say: Called with what is left unread and why.
 
     Raises:
-        AllocationError: The hosts of the batch job cannot be read, or are fewer than asked for.
+        AllocationError: The hosts of the batch job cannot be read, are fewer than asked for, or are all left out.
         UsageError: Something is asked of the network of a runtime that is there already.
     """
     reach = _reach(specs, saved, environ=environ, fabric=fabric, say=say)
@@ -86,24 +86,42 @@ def _reach(
     allocated = allocated_hosts(environ, say=say)
     if allocated is None:
         named = tuple(dict.fromkeys(host for spec in specs for host in spec.hosts))
-        hosts = tuple(host for host in named if any(host in spec.allowed(named) for spec in specs))
         if saved is not None and len(saved.nodes) > 1:  # a plan of one host may be for this one, by another name
-            hosts = named = tuple(saved.allocation.nodes[node.node_index].host for node in saved.nodes)
-        if all(is_here(host) for host in hosts):
+            named = tuple(saved.allocation.nodes[node.node_index].host for node in saved.nodes)
+        files = {spec.hostfile for spec in specs if spec.hosts}
+        source = "--plan" if saved is not None else f"--hostfile {files.pop()}" if files and all(files) else "--hosts"
+        if all(is_here(host) for host in named):
             return None
-        source = "--hosts" if saved is None else "--plan"
-        return Reach(kind=Kind.SSH, hosts=hosts, source=source, named=named, fabric=fabric)
+        return _among(Reach(kind=Kind.SSH, hosts=named, source=source, named=named, fabric=fabric), specs)
     kind, hosts = Kind(str(allocated.kind)), allocated.hosts
-    reach = _among(Reach(kind=kind, hosts=hosts, source=allocated.source, named=hosts, fabric=fabric), specs)
-    # A shell of salloc may be on another host than its job.
-    return None if reach is None or (len(hosts) == 1 and is_here(hosts[0])) else reach
+    if len(hosts) == 1 and is_here(hosts[0]):  # a shell of salloc may be on another host than its job
+        return None
+    return _among(Reach(kind=kind, hosts=hosts, source=allocated.source, named=hosts, fabric=fabric), specs)
 
 
-def _among(reach: Reach, specs: Sequence[LayoutSpec]) -> Reach | None:
-    """Return those of the hosts that the parts of the job allow; None where the planner says that this is none."""
+def _among(reach: Reach, specs: Sequence[LayoutSpec]) -> Reach:
+    """Return those of the hosts that the parts of the job allow.
+
+    Raises:
+        AllocationError: This is none.
+    """
     allowed = set[str]().union(*(spec.allowed(reach.hosts) for spec in specs)) if specs else set(reach.hosts)
     hosts = tuple(host for host in reach.hosts if host in allowed)
-    return replace(reach, hosts=hosts, whole=hosts == reach.hosts) if hosts else None
+    if not hosts:
+        raise _none_left(specs, reach)
+    return replace(reach, hosts=hosts, whole=hosts == reach.hosts)
+
+
+def _none_left(specs: Sequence[LayoutSpec], reach: Reach) -> AllocationError:
+    limits: list[str] = []
+    for spec in specs:
+        if spec.hosts and not set(spec.hosts) >= set(reach.hosts):
+            limits.append(f"--hostfile {spec.hostfile}" if spec.hostfile else f"--hosts {fold(spec.hosts)}")
+        if spec.exclude_hosts:
+            limits.append(f"--exclude-hosts {fold(spec.exclude_hosts)}")
+    leave = "leaves" if len(limits) == 1 else "leave"
+    msg = f"{' and '.join(limits)} {leave} no host of {fold(reach.hosts)} ({reach.source})"
+    return AllocationError(msg, hint="choose among these hosts, by these names")
 
 
 def without_left_out(specs: Sequence[LayoutSpec], allocation: Allocation, reach: Reach | None) -> list[LayoutSpec]:

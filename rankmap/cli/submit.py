@@ -15,6 +15,7 @@ from rankmap.cli.layout_options import layout_of
 from rankmap.discovery.machine import load, required_preset
 from rankmap.errors import PlacementError, UsageError
 from rankmap.layout_parts import Pattern
+from rankmap.mapping.refusal import counted
 from rankmap.planner import plan
 from rankmap.runtime.host_choice import HostChoice
 from rankmap.schedulers.batch import BatchJob, file_systems, job_name, name_for, overriding, walltime, word
@@ -126,6 +127,11 @@ def submit(  # noqa: PLR0913 - one argument per option
     )
     n_used = _n_used(asked, nodes)
     _check_layout(specs, saved, preset.name if machine is None and preset else machine, n_used)
+    if (timeout_s := asked.params["timeout_s"]) is not None and timeout_s >= job.walltime_s:
+        _note(f"--timeout is not below --walltime {time}: the scheduler ends the job first")
+    asks = any("gpu" in one or "gres" in one for one in directives)
+    if preset is None and not asks and any(spec.n_gpus for spec in specs):
+        _note("the ranks want GPUs, and the script asks for none: --directive does, with what the site says")
     if to_stdout:
         click.echo(os.fsencode(text), nl=False)
         return
@@ -202,8 +208,8 @@ def _n_used(asked: click.Context, nodes: int) -> int:
     )
     if choice.n_looked_at is not None and choice.n_looked_at > nodes:
         spares = f" --spares {choice.n_spares}" if choice.n_spares else ""
-        msg = f"--nodes {nodes} and, behind `--`, --nodes {choice.n_nodes}{spares}: the job has {nodes} nodes"
-        raise PlacementError(msg, hint=f"in front of `--`: --nodes {choice.n_looked_at}")
+        msg = f"--nodes {choice.n_nodes}{spares} behind `--`: the job has {counted(nodes, 'node')}"
+        raise PlacementError(msg, hint=f"--nodes {choice.n_looked_at} before `--` makes the job so large")
     return choice.n_nodes or nodes
 
 

@@ -107,7 +107,7 @@ class Reach:
     source: str
     whole: bool = True
     named: tuple[str, ...] = ()
-    fabric: Fabric = Fabric()
+    fabric: Fabric = Fabric(transport="tcp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -231,3 +231,42 @@ def test_a_job_that_is_not_taken(submit: Submit, here: Path, monkeypatch: pytest
     assert (9, "") == (status, out)
     assert "sbatch: error: invalid account\nrankmap: error: `sbatch x.sh` ended with status 9\n" == err
     assert (here / "x.sh").is_file()
+
+
+def test_a_launch_that_wants_more_nodes_than_the_job_has_is_refused(submit: Submit) -> None:
+    """Spares are nodes too; those that it does use are planned on."""
+    for words in (("--nodes", "3"), ("--nodes", "2", "--spares", "1")):
+        status, _, err = submit("slurm", *BASE, "--print", "--", *words, "./app")
+        assert (121, f"rankmap: error: {' '.join(words)} behind `--`: the job has 2 nodes") == (
+            status,
+            err.split("\n")[0],
+        )
+    for n_ranks, expected in ((56, 0), (57, 121)):
+        launched = ("--nodes", "1", "--spares", "1", "-n", str(n_ranks), "./app")
+        assert expected == submit("slurm", *BASE, "--machine", "frontier", "--print", "--", *launched)[0]
+
+
+def test_a_timeout_that_never_comes_is_said(submit: Submit) -> None:
+    """The scheduler ends the job first."""
+    for timeout, expected in (("9:59", False), ("10:00", True)):
+        err = submit("slurm", *BASE, "--print", "--", "--timeout", timeout, "./app")[2]
+        assert expected == ("--timeout is not below --walltime 0:10:00" in err)
+
+
+def test_an_option_of_the_scheduler_gets_the_word_for_it(submit: Submit) -> None:
+    """As far as there is one."""
+    for option, word in (("--partition", "--queue"), ("-t", "--walltime"), ("-A", "--account"), ("-x", "--directive")):
+        status, _, err = submit("slurm", *BASE, option, "a", "--", "./app")
+        assert (2, True) == (status, word in err.split("\n")[1])
+
+
+def test_a_script_that_asks_for_no_gpus_is_said(submit: Submit) -> None:
+    """Where they are wanted, and nobody knows how the site wants to be asked."""
+    words = ("--print", "--", "--gpus-per-rank", "1", "./app")
+    for more, expected in (
+        ((), True),
+        (("--directive", "--gpus-per-node=4"), False),
+        (("--machine", "frontier"), False),
+    ):
+        assert expected == ("the script asks for none" in submit("slurm", *BASE, *more, *words)[2])
+    assert "GPUs" not in submit("slurm", *BASE, "--print", "--", "./app")[2]

@@ -116,14 +116,57 @@ def test_without_a_batch_job_the_hosts_that_are_named_are_reached_by_ssh() -> No
         ({}, request()),
         ({}, request(hosts=(OWN,))),
         ({}, request(hosts=("localhost",))),
-        ({}, request(hosts=("n1",), exclude_hosts=("n1",))),
         ({"SLURM_JOB_ID": "9", "SLURM_JOB_NODELIST": OWN}, request()),
-        (SLURM, request(hosts=("n7",))),
+        ({"SLURM_JOB_ID": "9", "SLURM_JOB_NODELIST": OWN}, request(hosts=("localhost",))),
     ],
 )
 def test_this_host_alone_needs_no_reaching(environ: dict[str, str], spec: LayoutSpec) -> None:
-    """Nor is there anything to reach where the planner will refuse the hosts."""
+    """By any of its names."""
     assert None is reached(environ, spec)
+
+
+@pytest.mark.parametrize(
+    ("environ", "names"), [({}, (OWN, "n2")), ({"SLURM_JOB_ID": "9", "SLURM_JOB_NODELIST": f"{OWN},n2"}, ())]
+)
+def test_this_host_is_one_of_several_where_the_others_are_left_out(
+    environ: dict[str, str], names: tuple[str, ...]
+) -> None:
+    """The planner gets along with their names then."""
+    spec = request(hosts=names, exclude_hosts=("n2",))
+    reach = reached(environ, spec)
+    assert reach is not None
+    assert ((OWN,), (OWN, "n2")) == (reach.hosts, reach.named)
+    assert 2 == plan(of(OWN), *without_left_out([spec], of(OWN), reach)).n_ranks
+
+
+@pytest.mark.parametrize(
+    ("environ", "spec", "message"),
+    [
+        (
+            {},
+            request(hosts=("n1", "n2"), exclude_hosts=("n[1-2]",)),
+            "--exclude-hosts n[1-2] leaves no host of n[1-2] (--hosts)",
+        ),
+        (SLURM, request(hosts=("n7",)), "--hosts n7 leaves no host of n[1-4] (SLURM_JOB_NODELIST)"),
+        (
+            SLURM,
+            request(hosts=("n1",), exclude_hosts=("n1",)),
+            "--hosts n1 and --exclude-hosts n1 leave no host of n[1-4] (SLURM_JOB_NODELIST)",
+        ),
+    ],
+)
+def test_what_leaves_no_host_is_refused(environ: dict[str, str], spec: LayoutSpec, message: str) -> None:
+    """With those that there are, and where they stand."""
+    with pytest.raises(AllocationError) as caught:
+        reached(environ, spec)
+    assert message == caught.value.message
+
+
+def test_a_file_of_hosts_is_named(nodes: Path) -> None:
+    """In what is refused, and in a dry run."""
+    reach = reached({}, request(hostfile=nodes))
+    assert reach is not None
+    assert (("x1", "x2"), f"--hostfile {nodes}") == (reach.hosts, reach.source)
 
 
 def test_a_shell_that_has_outlived_its_job_is_said() -> None:
@@ -165,7 +208,8 @@ def test_the_hosts_of_the_runtime_around_are_those_of_the_launch(around: Reach) 
     for reach in (among(request(hosts=["n1", "n2"])), among(request(), n_nodes=1, n_spares=1)):
         assert reach is not None
         assert (Kind.DRAGON, ALL[:2], ALL, False) == (reach.kind, reach.hosts, reach.named, reach.whole)
-    assert None is among(request(hosts=["n9"]))  # the planner says so
+    with pytest.raises(AllocationError, match="--hosts n9 leaves no host of n"):
+        among(request(hosts=["n9"]))
     with pytest.raises(AllocationError) as caught:
         among(request(), n_nodes=5)
     assert "--nodes 5: there are 4: n[1-4] (the Dragon runtime around this process)" == caught.value.message
