@@ -144,7 +144,7 @@ def test_what_is_known_only_later_is_said(submit: Submit) -> None:
         (("pbs", *BASE, "--", "--timeout", "soon", "./app"), 2, "'soon' is not a time"),
         (("pbs", *BASE, "--", "-n", "9", "-N", "4", "./app"), 121, "the nodes have room for 8 ranks\n  --nodes 3"),
         (("pbs", *BASE, "--", "--nodes", "3", "./app"), 121, "--nodes 3: the job has 2 nodes\n  in front of `--`: --n"),
-        (("pbs", *BASE, "--", "--nodes", "2", "--spares", "1", "./app"), 121, "front of `--`: --nodes 3"),
+        (("pbs", *BASE, "--", "--nodes", "2", "--spares", "1", "./app"), 121, "--nodes 3 before `--` makes"),
         (("pbs", *BASE, "--", "--spares", "1", "./app"), 2, "--spares 1 without --nodes"),
         (
             ("slurm", *BASE, "--machine", "frontier", "--", "--nodes", "1", "--spares", "1", "-n", "100", "./app"),
