@@ -143,7 +143,11 @@ def test_what_is_known_only_later_is_said(submit: Submit) -> None:
         (("pbs", *BASE, "--", "./a", ":", "--label", "./b"), 2, "part 2 of the job (after `:`)"),
         (("pbs", *BASE, "--", "--timeout", "soon", "./app"), 2, "'soon' is not a time"),
         (("pbs", *BASE, "--", "-n", "9", "-N", "4", "./app"), 121, "the nodes have room for 8 ranks\n  --nodes 3"),
-        (("pbs", *BASE, "--", "--nodes", "3", "./app"), 121, "--nodes 3 behind `--`: the job has 2 nodes\n  --nodes 3 before"),
+        (
+            ("pbs", *BASE, "--", "--nodes", "3", "./app"),
+            121,
+            "--nodes 3 behind `--`: the job has 2 nodes\n  --nodes 3 before",
+        ),
         (("pbs", *BASE, "--", "--nodes", "2", "--spares", "1", "./app"), 121, "--nodes 3 before `--` makes"),
         (("pbs", *BASE, "--", "--spares", "1", "./app"), 2, "--spares 1 without --nodes"),
         (
