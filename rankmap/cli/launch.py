@@ -26,7 +26,7 @@ from rankmap.replaying import replay
 from rankmap.runtime.dry_run import dry_run_text
 from rankmap.runtime.host_choice import HostChoice
 from rankmap.runtime.inside import wait_until_read
-from rankmap.runtime.job import JobResult, OutputOptions, Pmi, Verify
+from rankmap.runtime.job import START_TIMEOUT_S, JobResult, OutputOptions, Pmi, Verify
 from rankmap.runtime.launching import LaunchOptions, launch_job
 from rankmap.runtime.rank_output import require_writable
 from rankmap.runtime.session import in_runtime
@@ -262,7 +262,15 @@ def launch(  # noqa: PLR0913 - one argument per option
     )
     _check_writable(report_file)
     fabric = Fabric(transport=transport or "", network_prefix=network_prefix, words=dragon_words)
-    reach = reach_of(specs, saved, environ=os.environ, fabric=fabric, choice=options.choice, say=say)
+    reach = reach_of(
+        specs,
+        saved,
+        environ=os.environ,
+        fabric=fabric,
+        choice=options.choice,
+        say=say,
+        timeout_s=start_timeout_s or START_TIMEOUT_S,
+    )
     if dry_run:
         shown = dry_run_text(commands, reach=reach, options=options, environ=environ)
         click.echo(shown)

@@ -10,6 +10,7 @@ from rankmap.errors import AllocationError, UsageError
 from rankmap.hostlist import fold
 from rankmap.runtime.dragon_network import usual_transport
 from rankmap.runtime.inside import runtime_around
+from rankmap.runtime.job import START_TIMEOUT_S
 from rankmap.runtime.session import in_runtime
 from rankmap.runtime.starting import Fabric, Kind, Reach, is_here
 from rankmap.schedulers.allocation import allocated_hosts
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["reach_of", "without_left_out"]
 
 
-def reach_of(
+def reach_of(  # noqa: PLR0913 - what is known of the hosts, and of the time for them
     specs: Sequence[LayoutSpec],
     saved: Plan | None,
     *,
@@ -34,6 +35,7 @@ def reach_of(
     fabric: Fabric,
     choice: HostChoice,
     say: Callable[[str], None],
+    timeout_s: float = START_TIMEOUT_S,
 ) -> Reach | None:
     """Return the hosts of the job and how to get onto them; None where that is this host alone.
 
@@ -47,12 +49,14 @@ def reach_of(
         fabric: What Dragon is told of the network.
         choice: How many hosts are asked for.
         say: Called with what is left unread and why.
+        timeout_s: How long a runtime around this process may take to say which hosts it has.
 
     Raises:
+        RuntimeUnusableError: It does not say.
         AllocationError: The hosts of the batch job cannot be read, are fewer than asked for, or are all left out.
         UsageError: Something is asked of the network of a runtime that is there already.
     """
-    reach = _reach(specs, saved, environ=environ, fabric=fabric, say=say)
+    reach = _reach(specs, saved, environ=environ, fabric=fabric, say=say, timeout_s=timeout_s)
     n_hosts = 1 if reach is None else len(reach.hosts)
     if choice.n_looked_at is not None and choice.n_looked_at > n_hosts:
         spares = f" --spares {choice.n_spares}" if choice.n_spares else ""
@@ -72,6 +76,7 @@ def _reach(
     environ: Mapping[str, str],
     fabric: Fabric,
     say: Callable[[str], None],
+    timeout_s: float,
 ) -> Reach | None:
     if in_runtime(environ):
         if fabric != Fabric():
@@ -80,7 +85,7 @@ def _reach(
             )
             msg = f"{given}: the Dragon runtime around this command has been started already"
             raise UsageError(msg, hint=f"leave {given} out; `dragon` itself takes such options")
-        around = runtime_around()
+        around = runtime_around(timeout_s)
         return None if around is None else _among(around, specs)
     fabric = replace(fabric, transport=fabric.transport or usual_transport())
     allocated = allocated_hosts(environ, say=say)

@@ -2,7 +2,7 @@
 
 What they say goes up as ``below``, and what is said to one of them comes down as ``for``, each with its index; None
 says that it has gone. What is for all comes down as ``all``, and goes on to everybody here. Who is below one of ours
-is wrapped once more. What their ranks write goes up as it comes.
+is wrapped once more. What their ranks write goes up as it comes; their reports are made one first (gatherer.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rankmap.runtime.entrance import Entrance
+from rankmap.runtime.gatherer import Gatherer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +50,7 @@ class Branch:
         self._entrance = Entrance(
             loop, secret=secret, network_prefix=network_prefix, on_agent=self._on_agent, take=take, crowded=crowded
         )
+        self._gatherer = Gatherer(loop, tell)
         self.resume = self._entrance.resume
         self._tell({"kind": "door", "addresses": self._entrance.addresses})
 
@@ -67,8 +69,15 @@ class Branch:
     def _hear(self, index: int, connection: Connection) -> None:
         messages = connection.receive()
         for message in messages or ():
-            self._tell({"kind": "below", "index": index, "message": message})
+            match message["kind"]:
+                case "report":
+                    self._gatherer.take([index], message["report"])
+                case "reports":
+                    self._gatherer.take(message["of"], message["report"])
+                case _:
+                    self._tell({"kind": "below", "index": index, "message": message})
         if messages is None:
+            self._gatherer.lose(index)
             self._loop.forget(connection)
             connection.close()
             del self._connections[index]
@@ -81,6 +90,11 @@ class Branch:
                 connection.say(message)
         elif message["index"] in self._connections:
             self._connections[message["index"]].say(message["message"])
+            index, inner = message["index"], message["message"]
+            while inner["kind"] == "for":
+                index, inner = inner["index"], inner["message"]
+            if inner["kind"] == "report":
+                self._gatherer.ask(index)
 
     def close(self) -> None:
         """Leave those that are still there alone; they clear up, as when the supervisor is gone."""

@@ -234,12 +234,10 @@ class Fleet:
 
     def _hear(self, member: Member, message: Message) -> None:
         match message["kind"]:
+            case "below" if message["message"] is None:
+                self._miss(self.members[message["index"]])
             case "below":
-                child = self.members[message["index"]]
-                if message["message"] is None:
-                    self._miss(child)
-                else:
-                    self._hear(child, message["message"])
+                self._hear(self.members[message["index"]], message["message"])
             case "agent":  # it has found the one that stands before it
                 self._welcome(member)
             case "door":
@@ -258,7 +256,17 @@ class Fleet:
             case "over":
                 member.over = True
             case _:
-                self._on_message(member, message)
+                self._pass_on(member, message)
+
+    def _pass_on(self, member: Member, message: Message) -> None:
+        """Pass on what is not the fleet's own; reports of several come as one, which the first of them has then."""
+        if message["kind"] != "reports":
+            self._on_message(member, message)
+            return
+        first, *others = message["of"]
+        self._on_message(self.members[first], {"kind": "report", "report": message["report"]})
+        for index in others:
+            self._on_message(self.members[index], {"kind": "report", "report": None})
 
     def _say_stuck(self, name: str, pids: Iterable[object]) -> None:
         listed = ", ".join(map(str, pids))

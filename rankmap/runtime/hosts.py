@@ -117,7 +117,8 @@ class Host:
         do: Says something to the hands there.
         lines: How its ranks differ from the plan, once they were looked at before the start; None before that.
         drained: Whether all that its ranks wrote has been passed on.
-        report: What is known of its ranks in the end.
+        reported: Whether it has said what is known of its ranks in the end.
+        report: That; or what is known of several hosts' ranks, whose other hosts have None.
         gone: Whether it cannot be reached any more.
     """
 
@@ -126,6 +127,7 @@ class Host:
     do: Callable[[Message], None]
     lines: list[str] | None = None
     drained: bool = False
+    reported: bool = False
     report: Gathered | None = None
     gone: bool = False
 
@@ -169,6 +171,7 @@ class Hosts:
             case "drained":
                 host.drained = True
             case "report":
+                host.reported = True
                 if message["report"] is not None:
                     host.report = Gathered.from_values(message["report"])
             case "mpi":
@@ -217,7 +220,7 @@ class Hosts:
         self.tell({"kind": "report"})
         end_s = time.monotonic() + _REPORT_WAIT_S
         loop.call_after(_REPORT_WAIT_S, lambda: None)
-        while time.monotonic() < end_s and any(host.report is None and not host.gone for host in self.hosts):
+        while time.monotonic() < end_s and not all(host.reported or host.gone for host in self.hosts):
             loop.step()
 
     def report(self, plan: Plan) -> Report:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.errors import RankmapError, RuntimeUnusableError
+from rankmap.runtime.ending import no_start
+from rankmap.runtime.job import START_TIMEOUT_S
 from rankmap.runtime.processes import JOB_VARIABLE, carrying, end_all, wind_down
 from rankmap.runtime.services import RUNTIME
 from rankmap.runtime.starting import Kind, Reach
@@ -65,9 +67,9 @@ class Asked:
         if self.failure is not None:
             self._on_failure()
 
-    def wait(self) -> None:
+    def wait(self, timeout_s: float = _END_GRACE_S) -> None:
         """Return when Dragon has answered, or not for a while: what it starts too late nobody would end."""
-        self._thread.join(_END_GRACE_S)
+        self._thread.join(timeout_s)
 
 
 def ask_for_agents(starts: Iterable[AgentStart], on_failure: Callable[[], None]) -> Asked:
@@ -77,11 +79,23 @@ def ask_for_agents(starts: Iterable[AgentStart], on_failure: Callable[[], None])
     return Asked(lambda: dragon.start_agents(starts), on_failure)
 
 
-def runtime_around() -> Reach | None:
-    """Return the hosts of the Dragon runtime around this process, by its names of them; None where it has only one."""
+def runtime_around(timeout_s: float = START_TIMEOUT_S) -> Reach | None:
+    """Return the hosts of the Dragon runtime around this process, by its names of them; None where it has only one.
+
+    Raises:
+        RuntimeUnusableError: Dragon does not say in this time.
+    """
     from rankmap.runtime import dragon  # noqa: PLC0415 - only inside a runtime
 
-    hosts = tuple(node.name for node in dragon.live_nodes())
+    found: list[str] = []
+    asked = Asked(lambda: found.extend(node.name for node in dragon.live_nodes()), lambda: None)
+    asked.wait(timeout_s)
+    if asked.failure is not None:
+        raise asked.failure
+    if not found:
+        outcome = no_start(timeout_s, late="", log_tail="")
+        raise RuntimeUnusableError(outcome.reason, hint=outcome.hint)
+    hosts = tuple(found)
     source = "the Dragon runtime around this process"
     return Reach(kind=Kind.DRAGON, hosts=hosts, source=source, named=hosts) if len(hosts) > 1 else None
 

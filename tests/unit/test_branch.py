@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankmap.codec import encode
+from rankmap.gathering import Gathered, merged
+from rankmap.planner import plan
+from rankmap.requests import request
 from rankmap.runtime import fleet as fleet_module
+from rankmap.runtime import gatherer
 from rankmap.runtime.agent import TICKET_VARIABLE
 from rankmap.runtime.branch import Branch
 from rankmap.runtime.entrance import Entrance
@@ -22,6 +26,7 @@ from rankmap.runtime.starting import Kind
 from rankmap.runtime.way import find_way
 from rankmap.runtime.wire import frame
 from tests.children import LIMIT_S
+from tests.large_jobs import gathered, hosts
 from tests.topologies_made import made
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
     from rankmap.runtime.way import Way
     from rankmap.runtime.wire import Connection, Message
 
+JOB = plan(hosts(8, made([[2]])), request(ranks_per_node=2))
+PARTS = gathered(JOB, {})
 LOOKED = {
     "kind": "looked",
     "digest": "d",
@@ -54,7 +61,8 @@ class Station:
 
     def __init__(self, ticket: dict[str, object], name: str) -> None:
         self.name = name
-        self.stops = self._alone = False
+        self.index = int(name[1:])
+        self.stops = self._alone = self._deaf = False
         self._ticket = ticket
         self._thread = threading.Thread(target=self._serve)
         self._loop = Loop((), lambda _caught: None)
@@ -88,6 +96,10 @@ class Station:
             self.stops = self._alone = True
         self._heard(way, branch, messages or [])
 
+    def _write(self, way: Way, rank: int, n: int) -> None:
+        for end in (0, 1):
+            way.output.sock.sendall(frame(rank, end, self.name.encode() * n))
+
     def _pass_down(self, branch: Branch | None, message: Message) -> None:
         if message["kind"] in {"for", "all"} and branch is not None:
             branch.say(message)
@@ -102,12 +114,15 @@ class Station:
                     way.messages.say({**LOOKED, "own_name": self.name})
                 case "echo":
                     way.messages.say({"kind": "echo", "by": self.name, "data": message["data"]})
+                case "deaf":
+                    self._deaf = True
+                case "report" if not self._deaf:
+                    way.messages.say({"kind": "report", "report": PARTS[self.index].to_values()})
                 case "over":
                     self.stops = True
                     way.messages.say({"kind": "over", "stuck": []})
                 case "write":
-                    for end in (0, 1):
-                        way.output.sock.sendall(frame(message["rank"], end, self.name.encode() * message["n"]))
+                    self._write(way, message["rank"], message["n"])
                 case "die":
                     self.stops = self._alone = True
                 case _:
@@ -222,6 +237,35 @@ def test_agents_make_a_tree_in_whatever_order_they_come(grow: Callable[..., Tree
     tree.until(lambda: len(tree.told) == 16)
     assert NAMES == sorted(name for name, message in tree.told if message["data"] == "all")
     assert ([], []) == (tree.end(), tree.lost)
+
+
+def test_reports_of_those_below_an_agent_are_made_one(grow: Callable[..., Tree]) -> None:
+    """Two speak to us: each sends its own, and one of all below it; together they are the whole job's."""
+    tree = grow(8)
+    tree.start(*NAMES)
+    tree.until(lambda: tree.ready)
+    for member in tree.fleet.members:
+        member.send({"kind": "report"})
+    tree.until(lambda: len(tree.told) == 8)
+    assert dict.fromkeys(NAMES, "report") == {name: message["kind"] for name, message in tree.told}
+    parts = [Gathered.from_values(message["report"]) for _, message in tree.told if message["report"] is not None]
+    assert 4 == len(parts)
+    assert merged(PARTS) == merged(parts)
+
+
+def test_an_agent_that_does_not_report_holds_up_no_other(
+    grow: Callable[..., Tree], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one that has gone."""
+    monkeypatch.setattr(gatherer, "_LONGEST_S", 0.2)
+    tree = grow(6)
+    tree.start(*NAMES[:6])
+    tree.until(lambda: tree.ready)
+    tree.fleet.members[2].send({"kind": "deaf"})
+    for member in tree.fleet.members:
+        member.send({"kind": "report"})
+    tree.until(lambda: len(tree.told) == 5)
+    assert sorted(set(NAMES[:6]) - {"n2"}) == sorted(name for name, _ in tree.told)
 
 
 def test_with_an_agent_those_below_it_are_lost(grow: Callable[..., Tree]) -> None:

@@ -193,7 +193,7 @@ def test_so_many_hosts_are_looked_at_as_are_asked_for() -> None:
 def around(monkeypatch: pytest.MonkeyPatch) -> Reach:
     """Return the hosts of a runtime that is around this process, for all that anybody here knows."""
     reach = Reach(kind=Kind.DRAGON, hosts=ALL, source="the Dragon runtime around this process", named=ALL)
-    monkeypatch.setattr(reaching, "runtime_around", lambda: reach)
+    monkeypatch.setattr(reaching, "runtime_around", lambda _timeout_s: reach)
     return reach
 
 
