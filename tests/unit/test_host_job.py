@@ -105,6 +105,7 @@ def looked(path: Path, *commands: list[str], **more: object) -> dict[str, Any]:
         "cwd": "/",
         "set_env": {},
         "libpmix": False,
+        "inside": False,
         "ports": [],
         **more,
     }
