@@ -25,6 +25,7 @@ from tabulate import tabulate
 
 from rankmap.placement import RankPlacement
 from rankmap.runtime.application import Application
+from rankmap.runtime.limits import Limits
 from rankmap.runtime.rank_process import go
 from rankmap.runtime.wire import Connection, listen
 
@@ -134,7 +135,7 @@ def shim_cpu(repeats: int) -> list[Row]:
     true = shutil.which("true") or "/bin/true"
     application = Application(path=true, argv=(true,), cwd="/", set_env={})
     placement = RankPlacement(rank=0, node_index=0, host="n0", local_rank=0, cpus=None, numa=())
-    message = go(application, placement, variables={}, gpu_variables={}, drop_paths=[], slack_ns=50_000)
+    message = go(application, placement, variables={}, gpu_variables={}, drop_paths=[], limits=Limits.own())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "socket"
         listener = listen(path, 16)

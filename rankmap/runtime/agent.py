@@ -31,12 +31,12 @@ from rankmap.runtime.hands import Hands
 from rankmap.runtime.host_facts import look
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.kept import Kept, clean_up_after
+from rankmap.runtime.limits import raise_descriptor_limit, require_descriptors
 from rankmap.runtime.live_gpus import gpu_variables
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.output import Outlet, Writer
 from rankmap.runtime.preloading import write_piece
 from rankmap.runtime.processes import adopt_orphans, ancestors
-from rankmap.runtime.rank_output import raise_descriptor_limit, require_descriptors
 from rankmap.runtime.way import find_way
 from rankmap.runtime.wire import frame
 

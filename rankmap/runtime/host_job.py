@@ -9,6 +9,7 @@ from rankmap.cpuset import CpuSet
 from rankmap.node_plan import NodePlan
 from rankmap.runtime.application import Application
 from rankmap.runtime.job import Verify
+from rankmap.runtime.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +29,7 @@ class HostJob:
         plan: Where its ranks go.
         applications: What the ranks of each part of the job become.
         head_pid: The head's pid where it is on this host, else 0.
-        slack_ns: The timer slack that the ranks get.
+        limits: What the ranks get.
         drop_paths: See JobRequest, as for the fields below.
     """
 
@@ -36,7 +37,7 @@ class HostJob:
     plan: NodePlan
     applications: tuple[Application, ...]
     head_pid: int
-    slack_ns: int
+    limits: Limits
     drop_paths: tuple[str, ...]
     reserve: CpuSet
     gpu_variables: Mapping[str, str]
@@ -56,7 +57,7 @@ class HostJob:
         plan: NodePlan,
         applications: Iterable[Application],
         head_pid: int,
-        slack_ns: int,
+        limits: Limits,
     ) -> HostJob:
         """Return a host's share of what is requested; the arguments are the fields of these names."""
         return cls(
@@ -64,7 +65,7 @@ class HostJob:
             plan=plan,
             applications=tuple(applications),
             head_pid=head_pid,
-            slack_ns=slack_ns,
+            limits=limits,
             drop_paths=request.drop_paths,
             reserve=request.reserve,
             gpu_variables=request.gpu_variables,
@@ -83,7 +84,7 @@ class HostJob:
             "plan": self.plan.to_values(),
             "applications": [asdict(one) for one in self.applications],
             "head_pid": self.head_pid,
-            "slack_ns": self.slack_ns,
+            "limits": asdict(self.limits),
             "drop_paths": list(self.drop_paths),
             "reserve": str(self.reserve),
             "gpu_variables": dict(self.gpu_variables),
@@ -102,6 +103,7 @@ class HostJob:
                 **values,
                 "plan": NodePlan.from_values(values["plan"]),
                 "applications": tuple(Application(**one) for one in values["applications"]),
+                "limits": Limits(**values["limits"]),
                 "drop_paths": tuple(values["drop_paths"]),
                 "reserve": CpuSet.parse(values["reserve"]),
                 "verify": Verify(values["verify"]),

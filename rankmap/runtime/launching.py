@@ -23,12 +23,13 @@ from rankmap.runtime.job import (
     Verify,
 )
 from rankmap.runtime.libpmix import find_libpmix, require_libpmix
+from rankmap.runtime.limits import require_descriptors
 from rankmap.runtime.live_gpus import gpu_variables, understood
 from rankmap.runtime.memory_policies import require_mempolicy
 from rankmap.runtime.one_host import OneHost
 from rankmap.runtime.preloading import FOLDER, preloaded
 from rankmap.runtime.processes import require_pidfd
-from rankmap.runtime.rank_output import prepare_directory, require_descriptors, tell
+from rankmap.runtime.rank_output import prepare_directory, tell
 from rankmap.runtime.rank_variables import RANK_NAMES, left_by_others
 from rankmap.runtime.second_binding import second_binding
 from rankmap.runtime.session import (

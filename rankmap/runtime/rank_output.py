@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rankmap.errors import LaunchError, RuntimeUnusableError, UsageError
+from rankmap.errors import LaunchError, UsageError
 from rankmap.runtime.output import LONGEST_LINE_BYTES, LineAssembler, Outlet, Writer
 from rankmap.runtime.rank_pipes import ENDS
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = [
     "RankOutput",
     "prepare_directory",
-    "raise_descriptor_limit",
-    "require_descriptors",
     "require_writable",
     "tell",
 ]
@@ -32,8 +29,6 @@ __all__ = [
 _PROBE_BYTES = 1 << 16
 # Unfinished lines of all ranks together.
 _ALL_LINES_BYTES = 64 << 20
-_DESCRIPTORS_PER_RANK = 9
-_OWN_DESCRIPTORS = 100
 _NAMES = ("stdout", "stderr")
 _ENDS = ("out", "err")
 
@@ -254,22 +249,3 @@ def tell(text: str) -> None:
     """Write rankmap's own words to stderr, where it can be written to."""
     with suppress(OSError):
         os.write(2, f"rankmap: {text}\n".encode())
-
-
-def raise_descriptor_limit() -> None:
-    """Let this process open as many files as it may. What it started is not affected."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def require_descriptors(n_ranks: int) -> None:
-    """Raise unless this process may open the files that so many ranks need.
-
-    Raises:
-        RuntimeUnusableError: It may not.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = _DESCRIPTORS_PER_RANK * n_ranks + _OWN_DESCRIPTORS
-    if hard != resource.RLIM_INFINITY and needed > hard:
-        msg = f"{n_ranks} ranks need up to {needed} open files here, and the limit is {hard}"
-        raise RuntimeUnusableError(msg, hint=f"raise it (ulimit -Hn {needed}), or ask your site to")

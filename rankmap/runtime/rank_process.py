@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from rankmap.placement import RankPlacement
     from rankmap.runtime.application import Application
+    from rankmap.runtime.limits import Limits
     from rankmap.runtime.wire import Connection, Message
 
 __all__ = ["RankProcess", "go", "pump_stdin"]
@@ -109,7 +110,7 @@ def go(
     variables: Mapping[str, str],
     gpu_variables: Mapping[str, str],
     drop_paths: Sequence[str],
-    slack_ns: int,
+    limits: Limits,
 ) -> Message:
     """Return the message that gives a shim leave to become the application (shim.py, ``become``).
 
@@ -126,7 +127,8 @@ def go(
         "path": application.path,
         "argv": list(application.argv),
         "cwd": application.cwd,
-        "slack_ns": slack_ns,
+        "slack_ns": limits.slack_ns,
+        "n_files": limits.n_files,
         "mem": placement.mem or "",
         "shown": [*GPU_VARIABLES, *(name for name in planned if name not in GPU_VARIABLES)],
         "env": {

@@ -49,7 +49,7 @@ def release_all(ranks: Sequence[RankProcess], job: HostJob, pipes: RankPipes, st
                 variables={**job.defaults, JOB_VARIABLE: job.name, **own},
                 gpu_variables=job.gpu_variables,
                 drop_paths=job.drop_paths,
-                slack_ns=job.slack_ns,
+                limits=job.limits,
             )
             rank.release(message, fds)
 

@@ -18,6 +18,7 @@ import sys
 from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
 from marshal import dumps, loads
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
 
 TYPE_CHECKING = False  # typing's own costs an import of typing, a tenth of the shim's time
 if TYPE_CHECKING:
@@ -146,6 +147,16 @@ def memory() -> list[Any] | None:
     return [name, [i for i in range(mask.bit_length()) if mask >> i & 1]]
 
 
+def limit_files(n_files: int) -> None:
+    """Set the soft limit of open files to so many, or to the hard limit where that is lower; -1 is as many as may be.
+
+    An agent on another host has raised its own, and what it starts inherits that.
+    """
+    _, hard = getrlimit(RLIMIT_NOFILE)
+    most = [limit for limit in (n_files, hard) if limit != RLIM_INFINITY]
+    setrlimit(RLIMIT_NOFILE, (min(most, default=RLIM_INFINITY), hard))
+
+
 def become(sock: socket, rank: int, row: dict[str, Any], fds: list[int]) -> None:
     """Say what the application gets, and replace this process by it; returns only by an OSError.
 
@@ -162,6 +173,7 @@ def become(sock: socket, rank: int, row: dict[str, Any], fds: list[int]) -> None
                 file.write(str(row["slack_ns"]))
         except OSError:
             pass
+    limit_files(row["n_files"])
     if len(fds) < N_STANDARD_FDS:
         fds = [os.open("/dev/null", os.O_RDONLY), *fds]
     for target, fd in enumerate(fds):

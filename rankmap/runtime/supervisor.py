@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from rankmap.cpuset import CpuSet
 from rankmap.errors import LaunchError, RankmapError
 from rankmap.node_plan import NodePlan
-from rankmap.runtime import services
 from rankmap.runtime.application import start_failure
 from rankmap.runtime.checking import shortened
 from rankmap.runtime.door import Door
@@ -23,9 +22,10 @@ from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome, no_start, perhaps
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.hosts import Hosts
 from rankmap.runtime.job import MISMATCH_STATUS, TIMEOUT_STATUS, JobRequest, JobResult
+from rankmap.runtime.limits import Limits, raise_descriptor_limit
 from rankmap.runtime.live import live_plan
 from rankmap.runtime.loop import Loop
-from rankmap.runtime.rank_output import RankOutput, raise_descriptor_limit, tell
+from rankmap.runtime.rank_output import RankOutput, tell
 from rankmap.runtime.rank_state import RankState
 from rankmap.runtime.session import Session
 
@@ -78,7 +78,7 @@ class Supervisor:
         self.ranks: list[RankState] = []
         self.hosts = Hosts([], self.on_host)
         self.output: RankOutput | None = None
-        self.slack_ns = services.own_slack_ns()
+        self.limits = Limits.own()
         self.interrupted = self.draining = self.runtime_gone = self.finishing = self.done = self.by_force = False
         self.hurried = False
 
@@ -89,6 +89,7 @@ class Supervisor:
 
     def run(self) -> JobResult:
         """Run the job; return how it ended when nothing of it is left."""
+        raise_descriptor_limit()
         with self.loop, Door(self.loop, self.control.socket, self.ground.accept) as self.door, ExitStack() as at_end:
             at_end.callback(self._end_output)
             at_end.callback(self._end_session)
@@ -115,7 +116,6 @@ class Supervisor:
     def on_ready(self) -> None:
         """Start the runtime, now that the hosts are ready."""
         self.session = self.start_session(self.loop.wake)
-        raise_descriptor_limit()
         if isinstance(self.session, Session):
             self.loop.call_when_readable(self.session, self._on_log)
             self.loop.call_when_readable(self.session.link, self._on_keeper)
@@ -278,7 +278,7 @@ class Supervisor:
             plan=NodePlan.of(self.plan, node_index),
             applications=[replace(one, path=path or one.path) for one, path in pairs],
             head_pid=head_pid,
-            slack_ns=self.slack_ns,
+            limits=self.limits,
         )
 
     def _check_shims_came(self) -> None:

@@ -20,6 +20,7 @@ from rankmap.requests import request
 from rankmap.runtime.checking import Checker
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.job import Verify
+from rankmap.runtime.limits import Limits
 from rankmap.runtime.rank_process import RankProcess
 from tests.children import python
 from tests.clock import Clock
@@ -83,7 +84,7 @@ class Job:
             plan=of_host,
             applications=(),
             head_pid=0,
-            slack_ns=0,
+            limits=Limits(slack_ns=0, n_files=1024),
             drop_paths=(),
             reserve=CpuSet(),
             gpu_variables={},

@@ -27,6 +27,7 @@ from rankmap.runtime.application import Application
 from rankmap.runtime.fleet import FANOUT, Fleet
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.inside import Asked
+from rankmap.runtime.limits import Limits
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.member import Member
 from rankmap.runtime.processes import JOB_VARIABLE, carrying
@@ -251,7 +252,7 @@ def test_ranks_of_another_host_run_over_its_agent(started: Callable[..., FleetOf
         plan=NodePlan.of(job, 0),
         applications=(Application(path="/bin/sh", argv=("sh", "-c", "read x; echo got $x"), cwd="/", set_env={}),),
         head_pid=0,
-        slack_ns=0,
+        limits=Limits(slack_ns=0, n_files=1024),
         drop_paths=(),
         reserve=CpuSet(),
         gpu_variables={},

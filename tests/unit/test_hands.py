@@ -28,6 +28,7 @@ from rankmap.runtime import draining, shim
 from rankmap.runtime.application import Application
 from rankmap.runtime.hands import Hands
 from rankmap.runtime.host_job import HostJob
+from rankmap.runtime.limits import Limits
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.services import Service
 from rankmap.runtime.wire import Connection, listen
@@ -146,7 +147,7 @@ class HostOfTest:
             plan=NodePlan.of(self.plan, 0),
             applications=(application,),
             head_pid=0,
-            slack_ns=0,
+            limits=Limits(slack_ns=0, n_files=1024),
             drop_paths=(),
             reserve=CpuSet(),
             gpu_variables={},

@@ -23,6 +23,7 @@ from rankmap.runtime.application import Application
 from rankmap.runtime.host_facts import facts_of, look
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.job import Verify
+from rankmap.runtime.limits import Limits
 from tests.topologies_made import allocation, interleaved, made, with_gpus, with_nics
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def test_a_hosts_share_arrives_as_it_was_made(position: int) -> None:
         plan=NodePlan.of(job, position),
         applications=(Application(path="/bin/true", argv=("true", "\udcff"), cwd="/", set_env={"A": "b", "C": None}),),
         head_pid=77,
-        slack_ns=50_000,
+        limits=Limits(slack_ns=50_000, n_files=1024),
         drop_paths=("/x/lib",),
         reserve=CpuSet.parse("0,4"),
         gpu_variables={"CUDA_VISIBLE_DEVICES": "0,1"},
@@ -79,7 +80,7 @@ def test_what_is_left_out_of_a_share_arrives_as_left_out() -> None:
         plan=NodePlan.of(plan(allocation(_BARE), request(n_ranks=1, bind_to="none")), 0),
         applications=(),
         head_pid=0,
-        slack_ns=0,
+        limits=Limits(slack_ns=0, n_files=1024),
         drop_paths=(),
         reserve=CpuSet(),
         gpu_variables={},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rankmap.planner import plan
 from rankmap.requests import request
 from rankmap.runtime.application import Application
+from rankmap.runtime.limits import Limits
 from rankmap.runtime.rank_process import go
 from rankmap.visible_gpus import counted_gpus
 from tests.topologies_made import allocation, made, with_gpus
@@ -19,12 +20,21 @@ _GPUS = with_gpus(made([[2]]), 0)
 AMD = replace(_GPUS, gpus=counted_gpus("AMD", ("0",), {"ROCR_VISIBLE_DEVICES": "6"}))
 CALLERS = {"ROCR_VISIBLE_DEVICES": "4,5,6,7", "HIP_VISIBLE_DEVICES": "2,3"}
 
+LIMITS = Limits(slack_ns=0, n_files=1024)
+
 
 def variables(gpu_bind: str, **set_env: str | None) -> Mapping[str, str | None]:
     """Return the variables that a rank is given, beside those of Dragon."""
     made_plan = plan(allocation(AMD), request(n_ranks=1, gpus_per_rank=1, gpu_bind=gpu_bind))
     application = Application(path="/bin/true", argv=("true",), cwd="/", set_env=set_env)
-    message = go(application, made_plan.ranks[0], variables={}, gpu_variables=CALLERS, drop_paths=(), slack_ns=0)
+    message = go(
+        application,
+        made_plan.ranks[0],
+        variables={},
+        gpu_variables=CALLERS,
+        drop_paths=(),
+        limits=LIMITS,
+    )
     found: Mapping[str, str | None] = message["env"]["set"]
     return found
 

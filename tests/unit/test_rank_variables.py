@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 from rankmap.cpuset import CpuSet
 from rankmap.placement import RankPlacement
 from rankmap.runtime.application import Application
+from rankmap.runtime.limits import Limits
 from rankmap.runtime.rank_process import go
 from rankmap.runtime.rank_variables import RANK_NAMES, left_by_others, rank_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+LIMITS = Limits(slack_ns=0, n_files=1024)
 
 
 def test_every_rank_has_its_own_place_on_the_node() -> None:
@@ -34,7 +37,14 @@ def _set(
         rank=5, node_index=0, host="n0", local_rank=1, cpus=CpuSet.parse("0"), numa=(), gpus=gpus, env=env
     )
     application = Application(path="/bin/true", argv=("true",), cwd="/", set_env=user)
-    message = go(application, placement, variables={"SLURM_LOCALID": "1"}, gpu_variables={}, drop_paths=(), slack_ns=1)
+    message = go(
+        application,
+        placement,
+        variables={"SLURM_LOCALID": "1"},
+        gpu_variables={},
+        drop_paths=(),
+        limits=LIMITS,
+    )
     changes: Mapping[str, str | None] = message["env"]["set"]
     return changes
 

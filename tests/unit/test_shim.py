@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -85,6 +86,7 @@ def row(
         "argv": list(argv),
         "cwd": cwd,
         "slack_ns": 60_000,
+        "n_files": 1024,
         "mem": mem,
         "shown": list(shown),
         "env": changes,
@@ -236,6 +238,16 @@ def test_the_application_has_the_callers_timer_slack(start: Callable[[], Started
     assert ("60000\n", "") == become(start(), row("sh", "-c", "cat /proc/self/timerslack_ns"))
 
 
+@pytest.mark.parametrize(("asked", "is_set"), [(33, "33"), (10**9, "hard"), (-1, "hard")])
+def test_the_application_has_the_callers_limit_of_open_files(
+    start: Callable[[], Started], asked: int, is_set: str
+) -> None:
+    """An agent has raised its own; where this host allows fewer than the caller's, it is as many as it allows."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    expected = is_set.replace("hard", "unlimited" if hard == resource.RLIM_INFINITY else str(hard))
+    assert (f"{expected}\n", "") == become(start(), row("sh", "-c", "ulimit -Sn") | {"n_files": asked})
+
+
 def test_it_ends_when_its_supervisor_is_gone(start: Callable[[], Started]) -> None:
     """No rank is left behind by a supervisor that was killed."""
     started = start()
@@ -280,7 +292,7 @@ def test_it_imports_next_to_nothing() -> None:
     code = "import sys; before = set(sys.modules)\n{}\nprint(*(set(sys.modules) - before))"
     text = code.format(f"sys.path.insert(0, {str(Path(SHIM).parent)!r}); import shim")
     done = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", text], capture_output=True, text=True, check=True)
-    own = {"shim", "__future__", "_socket", "_signal", "marshal"}
+    own = {"shim", "__future__", "_socket", "_signal", "marshal", "resource"}
     # os, which comes with site where site is imported
     family = {"os", "os.path", "stat", "_stat", "posixpath", "genericpath", "abc", "_abc", "_collections_abc", "errno"}
     assert set(done.stdout.split()) - own - family == set()
