@@ -68,7 +68,7 @@ def clean(
         environ: What the agents' starters have.
         hurry: Whether somebody does not want to wait any longer, asked again and again.
     """
-    starts = agent_starts(kind, list(hosts), {"clean": str(control)}, environ) if hosts else []
+    starts = agent_starts(kind, list(hosts), {"clean": str(control)}, environ, control) if hosts else []
     heard = [b"" for _ in starts]
     processes = {}
     end_s = time.monotonic() + CLEAN_S

@@ -75,5 +75,6 @@ def words_for(reach: Reach, facts: Sequence[HostFacts], folder: Path) -> tuple[t
         ]
         file.write_text(network_config(hosts))
     names = [one.name for one in facts]
-    words = dragon_words(reach, names, network_config=str(file) if ports else "", ports=ports)
+    config = str(file) if ports else ""
+    words = dragon_words(reach, names, network_config=config, ports=ports, folder=folder)
     return words, {_PORT_VARIABLE: str(ports[0])} if ports else {}

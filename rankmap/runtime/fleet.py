@@ -127,7 +127,8 @@ class Fleet:
             "prefix": self._prefix,
             "stays": self._kind is Kind.DRAGON,
         }
-        starts = agent_starts(self._kind, [one.name for one in self.members], ticket, environ)
+        names = [one.name for one in self.members]
+        starts = agent_starts(self._kind, names, ticket, environ, Path(self._look["control"]))
         if self._kind is Kind.DRAGON:
             self._asked = ask_for_agents(starts, self._loop.wake)
             return

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.errors import LaunchError, UsageError
 from rankmap.runtime.agent import TICKET_VARIABLE
+from rankmap.runtime.host_words import folded_where_long, host_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -147,7 +148,11 @@ def mpiexec(environ: Mapping[str, str]) -> str:
 
 
 def agent_starts(
-    kind: Kind, hosts: Sequence[str], ticket: Mapping[str, object], environ: Mapping[str, str]
+    kind: Kind,
+    hosts: Sequence[str],
+    ticket: Mapping[str, object],
+    environ: Mapping[str, str],
+    folder: Path | None = None,
 ) -> list[AgentStart]:
     """Return the commands that start an agent on each of these hosts.
 
@@ -158,6 +163,7 @@ def agent_starts(
         hosts: Their names, each once.
         ticket: What an agent has to know to find us; each gets its own ``index`` where we can tell them apart.
         environ: Where commands are looked for.
+        folder: Where a list of hosts is written that is too long for a word; None: nothing is written.
     """
     if kind in {Kind.SSH, Kind.DRUN}:
         return [
@@ -179,11 +185,12 @@ def agent_starts(
         ]
     n_hosts = str(len(hosts))
     if kind is Kind.SLURM:
-        words = [f"--nodes={n_hosts}", f"--ntasks={n_hosts}", "--ntasks-per-node=1", f"--nodelist={','.join(hosts)}"]
-        words += ["--export=ALL", "--cpu-bind=none", "--mem=0", "--mpi=none", "--input=none", "--wait=0"]
+        words = [f"--nodes={n_hosts}", f"--ntasks={n_hosts}", "--ntasks-per-node=1", "--export=ALL", "--cpu-bind=none"]
+        words += [f"--nodelist={folded_where_long(hosts)}", "--mem=0", "--mpi=none", "--input=none", "--wait=0"]
         launcher = ("srun", "--overlap", *words)
     else:
-        launcher = (mpiexec(environ), "--np", n_hosts, "--ppn", "1", "--cpu-bind", "none", "--hosts", ",".join(hosts))
+        names = host_words(hosts, folder, listed="--hosts", filed="--hostfile")
+        launcher = (mpiexec(environ), "--np", n_hosts, "--ppn", "1", "--cpu-bind", "none", *names)
     variables = ((TICKET_VARIABLE, json.dumps(dict(ticket))),)
     return [AgentStart(hosts=tuple(hosts), argv=(*launcher, *_agent(quoted=False)), variables=variables)]
 
@@ -228,7 +235,12 @@ def _agent(*, quoted: bool) -> tuple[str, ...]:
 
 
 def dragon_words(
-    reach: Reach, used: Sequence[str], *, network_config: str = "", ports: Sequence[int] = ()
+    reach: Reach,
+    used: Sequence[str],
+    *,
+    network_config: str = "",
+    ports: Sequence[int] = (),
+    folder: Path | None = None,
 ) -> tuple[str, ...]:
     """Return the options of ``dragon`` for a runtime on those of the hosts that are used.
 
@@ -239,13 +251,14 @@ def dragon_words(
         used: Those that are used.
         network_config: A file that says what Dragon would else ask a helper on every host (network_config.py).
         ports: Three TCP ports that are free on all hosts: Dragon's own are the same for every job of every user.
+        folder: Where a list of hosts is written that is too long for a word; None: nothing is written.
     """
     wlm, fabric = dragons_launcher(reach, used), reach.fabric
     options = ("--port", "--overlay-port", "--frontend-port")
     return (
         "--wlm",
         wlm,
-        *(("--hostlist", ",".join(used)) if wlm == OVER_AGENTS else ()),
+        *(host_words(used, folder, listed="--hostlist", filed="--hostfile") if wlm == OVER_AGENTS else ()),
         *(("--network-config", network_config) if wlm == OVER_AGENTS and network_config else ()),
         *(word for option, port in zip(options, ports, strict=False) for word in (option, str(port))),
         *("--transport", fabric.transport),

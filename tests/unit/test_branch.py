@@ -155,7 +155,7 @@ class Tree:
             kind=Kind.SLURM,
             hosts=[f"n{index}" for index in range(n_hosts)],
             job="rankmap-x",
-            look={"kind": "look"},
+            look={"kind": "look", "control": "/nowhere"},
             network_prefix="^none$",
             fanout=2,
             n_spares=n_spares,

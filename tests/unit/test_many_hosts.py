@@ -72,7 +72,7 @@ class Job:
             kind=Kind.SSH,
             hosts=(),  # nobody is to be started
             job="rankmap-x",
-            look={"kind": "look"},
+            look={"kind": "look", "control": "/nowhere"},
             network_prefix="",
             fanout=4,
             n_spares=0,

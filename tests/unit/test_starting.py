@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from rankmap.errors import UsageError
+from rankmap.hostlist import expand
 from rankmap.runtime.agent import TICKET_VARIABLE
 from rankmap.runtime.starting import Fabric, Kind, Reach, agent_starts, dragon_words, hosts_environment, is_here
 from tests.children import CHECKOUT
@@ -75,6 +78,22 @@ def test_a_pbs_job_gets_all_agents_with_one_mpiexec() -> None:
     words = ("mpiexec", "--np", "3", "--ppn", "1", "--cpu-bind", "none", "--hosts", "n1,n2,n3")
     assert words == start.argv[: len(words)]
     assert {TICKET_VARIABLE: TICKET} == {name: json.loads(value) for name, value in start.variables}
+
+
+def test_more_hosts_than_go_into_a_word(tmp_path: Path) -> None:
+    """Slurm folds them, the others read them from a file; each command is one that the kernel starts."""
+    hosts = tuple(f"x{i:04}c0s{j}b0n0" for i in range(1250) for j in range(8))
+    (slurm,) = agent_starts(Kind.SLURM, hosts, TICKET, {}, tmp_path)
+    (nodelist,) = (word for word in slurm.argv if word.startswith("--nodelist="))
+    assert hosts == expand(nodelist.removeprefix("--nodelist="))
+    (pbs,) = agent_starts(Kind.PBS, hosts, TICKET, {}, tmp_path)
+    reach = Reach(kind=Kind.SSH, hosts=hosts, source="x")
+    dragon = dragon_words(reach, hosts, folder=tmp_path)
+    for words in (pbs.argv, dragon):
+        assert hosts == tuple(Path(value_of(words, "--hostfile") or "").read_text().split())
+    for words in (slurm.argv, pbs.argv, dragon):
+        subprocess.run(["/bin/true", *words], check=True)
+    assert "FILE" == value_of(dragon_words(reach, hosts), "--hostfile")
 
 
 @pytest.mark.parametrize(
