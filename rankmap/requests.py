@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankmap.cpuset import CpuSet
@@ -13,13 +12,14 @@ from rankmap.layout import LayoutSpec
 from rankmap.layout_devices import GpuBind, gpu_share
 from rankmap.layout_memory import MemBind
 from rankmap.layout_parts import BindTo, MapBy, RankBy, ReservePer, TextFile
+from rankmap.text_file import read_text_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 __all__ = ["request"]
 
-_MOST_BYTES = 64 << 20
 _FORMS = (
     "name a text file: of hosts with slots=N (--hostfile), a host per rank (seq:), rank 0=HOST slot=0-3 (rankfile:) or"
     " ranks in order (file:); its name has no colon"
@@ -99,18 +99,7 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
 
 
 def _read(name: str) -> TextFile:
-    try:
-        with Path(name).open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-        lines = tuple(data.decode().splitlines())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        msg = f"{name!r} cannot be read: {reason}"
-        raise UsageError(msg, hint=_FORMS) from error
-    if len(data) > _MOST_BYTES:
-        msg = f"{name} has more than {_MOST_BYTES >> 20} MiB: no list of ranks or hosts"
-        raise UsageError(msg)
-    return TextFile(name=name, lines=lines)
+    return read_text_file(name, called=repr(name), what="list of ranks or hosts", hint=_FORMS)
 
 
 def _hosts(texts: Iterable[str]) -> tuple[list[str], dict[str, int]]:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rankmap.errors import AllocationError, UsageError
 from rankmap.hostfile import hosts_of
 from rankmap.hostlist import expand
-from rankmap.layout_parts import TextFile
+from rankmap.text_file import read_text_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = ["AllocationKind", "HostAllocation", "allocated_hosts"]
 
-_MOST_BYTES = 64 << 20
 _ALONE = "or name the hosts yourself: --hosts, --hostfile"
 
 
@@ -37,14 +35,11 @@ class HostAllocation:
         source: Where that stands, for messages: "SLURM_JOB_NODELIST", "PBS_NODEFILE /var/spool/pbs/aux/1.server".
         kind: Who has given them.
         hosts: Their names, each once, in the order given.
-        slots: How many ranks the scheduler has on each of them in mind, None where it does not say: a host with one
-            line in PBS_NODEFILE is one that the job has, and no more.
     """
 
     source: str
     kind: AllocationKind
     hosts: tuple[str, ...]
-    slots: tuple[int | None, ...]
 
 
 def allocated_hosts(
@@ -118,7 +113,7 @@ def _of_slurm(environ: Mapping[str, str]) -> HostAllocation:
     except UsageError as error:
         msg = f"{name}: {error.message}"
         raise AllocationError(msg, hint=unset) from error
-    return HostAllocation(source=name, kind=AllocationKind.SLURM, hosts=hosts, slots=(None,) * len(hosts))
+    return HostAllocation(source=name, kind=AllocationKind.SLURM, hosts=hosts)
 
 
 _READERS: Final[Mapping[AllocationKind, tuple[str, Callable[[Mapping[str, str]], HostAllocation]]]] = {
@@ -132,18 +127,8 @@ def _in_file(variable: str, name: str, kind: AllocationKind, what_to_do: str) ->
     source = f"{variable} {name}"
     hint = f"{what_to_do}; {_ALONE}"
     try:
-        with Path(name).open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-        lines = tuple(data.decode().splitlines())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        msg = f"{source} cannot be read: {reason}"
-        raise AllocationError(msg, hint=hint) from error
-    if len(data) > _MOST_BYTES:
-        msg = f"{source} has more than {_MOST_BYTES >> 20} MiB: no list of hosts"
-        raise AllocationError(msg, hint=hint)
-    try:
-        hosts, slots = hosts_of(TextFile(name=source, lines=lines), sharing=False)
+        file = read_text_file(name, called=source, what="list of hosts", hint="")
+        hosts, _ = hosts_of(replace(file, name=source), sharing=False)
     except UsageError as error:
         raise AllocationError(error.message, hint=hint) from error
-    return HostAllocation(source=source, kind=kind, hosts=tuple(hosts), slots=tuple(slots.get(host) for host in hosts))
+    return HostAllocation(source=source, kind=kind, hosts=tuple(hosts))

@@ -27,13 +27,12 @@ def test_no_job_is_no_allocation() -> None:
 
 
 def test_pbs_has_a_line_for_each_slot(nodefile: Path) -> None:
-    """Hosts keep their order; those with one line are there, and say nothing of ranks."""
+    """Hosts keep their order; how many lines each has says nothing."""
     environ = {"PBS_JOBID": "7.server", "PBS_NODEFILE": str(nodefile)}
     expected = HostAllocation(
         source=f"PBS_NODEFILE {nodefile}",
         kind=AllocationKind.PBS,
         hosts=("x1.site", "x0.site", "x2.site"),
-        slots=(2, None, 2),
     )
     assert expected == allocated_hosts(environ)
 
@@ -44,7 +43,7 @@ def test_slurm_has_a_hostlist(variable: str) -> None:
     found = allocated_hosts({"SLURM_JOB_ID": "9", variable: "nid[001002-001004,001009],r[1-2]n[08-09]"})
     assert found is not None
     assert ("nid001002", "nid001003", "nid001004", "nid001009", "r1n08", "r1n09", "r2n08", "r2n09") == found.hosts
-    assert (variable, AllocationKind.SLURM, (None,) * 8) == (found.source, found.kind, found.slots)
+    assert (variable, AllocationKind.SLURM) == (found.source, found.kind)
 
 
 def test_dhosts_comes_before_the_scheduler(nodefile: Path, tmp_path: Path) -> None:
