@@ -164,6 +164,8 @@ init() {  # becomes pid 1 of a host
   local i=$1 numa=$3 tmp=$4 shm=$5 clock=$6 keep=$7 dir id set_env=SHLVL=1
   hostname "node$i"
   mount -t proc proc /proc
+  # not what this machine may have been set to: bbr holds back what MPI sends; reno is the one that every namespace may have
+  echo reno >/proc/sys/net/ipv4/tcp_congestion_control
   mount -t tmpfs tmpfs /run; mkdir -p /run/sshd /run/machine "$STATE" "$GPULIB"
   mount --bind "$2" "$STATE"
   mount --rbind /tmp /run/machine
