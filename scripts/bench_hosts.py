@@ -1,8 +1,8 @@
 """Measures jobs on two hosts beside mpirun over ssh, ssh alone, and bare Dragon (``make bench-hosts``, as root).
 
 The hosts are namespaces of this machine with a CPU each (tests/rig/fakehosts.sh), so that every service of a runtime
-shares a core with a rank: the worst case. Each row alternates between the two sides; shown are medians, and the median of the
-ratios of neighbours.
+shares a core with a rank: the worst case. Each row alternates between the two sides; shown are
+medians, and the median of the ratios of neighbours.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def start_up(repeats: int) -> Iterator[Row]:
 
 
 def median_ratio(ones: Sequence[float], others: Sequence[float]) -> float:
-    """Return the median of the ratios of runs one after the other: the machine is faster at some times than at others."""
+    """Return the median of the ratios of neighbours: the machine is faster at some times than at others."""
     return statistics.median(one / other for one, other in zip(ones, others, strict=True))
 
 
