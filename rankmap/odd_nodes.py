@@ -145,7 +145,7 @@ def _facts(usual: NodeTopology, odd: NodeTopology) -> list[_Fact]:
     return (
         facts
         or [
-            *_text("usable CPUs", *(str(node.usable) for node in both)),
+            *_text("numbers of usable CPUs", *(str(node.usable) for node in both)),
             *_text("memory allowed in NUMA domains", *map(_allowed, both)),
         ]
         or [(what, "") for what in structural(usual, odd, "on others")]

@@ -326,7 +326,7 @@ def _used(allocation: Allocation, spec: LayoutSpec) -> list[int]:
             if strange := [host for host in dict.fromkeys(hosts) if host not in known]:
                 there = fold(known) if known else "no hosts"
                 msg = f"{option} {fold(strange)}: not in the allocation, which has {there}"
-                problems.append(AllocationError(msg, hint="`rankmap topo` shows the hosts that there are"))
+                problems.append(AllocationError(msg, hint="choose among these hosts, by these names"))
         wanted = spec.allowed(known)
         used = [i for i in used if allocation.nodes[i].host in wanted]
     if not used and not problems:

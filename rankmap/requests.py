@@ -60,7 +60,9 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
         raise UsageError(msg)
     named, slots = _hosts([*hosts])
     if hostfile is not None:
-        in_file, slots_there = hosts_of(_read(str(hostfile)), sharing=oversubscribe or bool(allows))
+        in_file, slots_there = hosts_of(
+            _read(str(hostfile), option="--hostfile "), sharing=oversubscribe or bool(allows)
+        )
         slots = {**slots_there, **slots}
         wanted = set(named)
         named = [host for host in in_file if host in wanted] if named else in_file
@@ -98,8 +100,8 @@ def request(  # noqa: PLR0913 - the words of the command line, each optional
     )
 
 
-def _read(name: str) -> TextFile:
-    return read_text_file(name, called=repr(name), what="list of ranks or hosts", hint=_FORMS)
+def _read(name: str, option: str = "") -> TextFile:
+    return read_text_file(name, called=f"{option}{name!r}", what="list of ranks or hosts", hint=_FORMS)
 
 
 def _hosts(texts: Iterable[str]) -> tuple[list[str], dict[str, int]]:

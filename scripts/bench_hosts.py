@@ -49,6 +49,7 @@ HIGHER_IS_BETTER = {"bandwidth_4kib_gb_s": "bandwidth 4 KiB, GB/s", "bandwidth_2
 LEAST_RATIO = 0.9
 LEAST_MB_S, LEAST_OF_SSH = 100, 0.8
 MOST_OF_BARE = 1.1
+LIMIT_S = 60
 BARE_TRIES = 4  # some of its starts fail at random (docs/design/0005); those do not count
 SMALL_MIB, LARGE_MIB = 16, 1040
 MPI_TIMES = 3  # its rows scatter most: a bandwidth is 2.2 or 5 GB/s, whoever starts the ranks
@@ -58,12 +59,13 @@ LINE = "x" * 99
 def on_node0(*command: str, n_tries: int = 1) -> tuple[str, float]:
     """Return what this command prints on the first host, and how long it takes; the last of so many tries must succeed.
 
-    Its output goes to files: a pipe is held open by what a failed runtime leaves behind.
+    Its output goes to files: a pipe is held open by what a failed runtime leaves behind. After a try that failed the
+    hosts are new ones, without that.
     """
     for n_left in reversed(range(n_tries)):
         with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
             start_s = time.perf_counter()
-            line = ["timeout", "180", RIG, "run", *command]
+            line = ["timeout", str(LIMIT_S), RIG, "run", *command]
             status = subprocess.run(line, check=False, stdout=out, stderr=err, env=ENVIRONMENT, cwd=CHECKOUT).returncode
             took_s = time.perf_counter() - start_s
             out.seek(0)
@@ -72,7 +74,19 @@ def on_node0(*command: str, n_tries: int = 1) -> tuple[str, float]:
                 return out.read(), took_s
             if not n_left:
                 sys.exit(f"bench_hosts.py: {' '.join(command)}: exit status {status}\n{err.read()}")
+            down()
+            up()
     raise AssertionError
+
+
+def up() -> None:
+    """Make the hosts."""
+    subprocess.run([RIG, "up", "2"], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+
+
+def down() -> None:
+    """End all that runs on the hosts, and remove them."""
+    subprocess.run([RIG, "down"], check=True, env=ENVIRONMENT)
 
 
 def mpi(repeats: int) -> Iterator[Row]:
@@ -153,14 +167,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--repeats", type=int, default=3, help="runs of each side per row (default 3; MPI has three times as many)"
     )
     options = parser.parse_args(arguments)
-    subprocess.run([RIG, "up", "2"], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    up()
     try:
         for name in options.only or SECTIONS:
             rows = list(SECTIONS[name](options.repeats))
             sys.stdout.write(tabulate(rows, headers=HEADERS, disable_numparse=True) + "\n\n")
             sys.stdout.flush()
     finally:
-        subprocess.run([RIG, "down"], check=True, env=ENVIRONMENT)
+        down()
 
 
 if __name__ == "__main__":

@@ -61,7 +61,11 @@ def refuse_both(saved: Plan | None, machine: tuple[str, ...]) -> None:
 def output_option(command: Callable[_P, _R]) -> Callable[_P, _R]:
     """Give a command ``-o/--output FILE``; it arrives as ``output: Path | None`` and goes to ``write_result``."""
     return click.option(
-        "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the result to FILE, not stdout."
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, allow_dash=True),
+        metavar="FILE",
+        help="Write the result to FILE, not stdout (-).",
     )(command)
 
 
@@ -71,7 +75,7 @@ def write_result(text: str, output: Path | None) -> None:
     Raises:
         UsageError: The file cannot be written.
     """
-    if output is None:
+    if output is None or str(output) == "-":
         click.echo(text, nl=False)
         return
     try:

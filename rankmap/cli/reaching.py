@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["reach_of", "without_left_out"]
 
+_AMONG = "choose among these hosts, by these names"
+
 
 def reach_of(  # noqa: PLR0913 - what is known of the hosts, and of the time for them
     specs: Sequence[LayoutSpec],
@@ -108,8 +110,13 @@ def _among(reach: Reach, specs: Sequence[LayoutSpec]) -> Reach:
     """Return those of the hosts that the parts of the job allow.
 
     Raises:
-        AllocationError: This is none.
+        AllocationError: This is none, or they name others.
     """
+    for spec in specs:
+        for option, names in ((_named(spec), spec.hosts), ("--exclude-hosts", spec.exclude_hosts)):
+            if strange := [name for name in dict.fromkeys(names) if name not in reach.named]:
+                msg = f"{option} {fold(strange)}: the job has {fold(reach.named)} ({reach.source})"
+                raise AllocationError(msg, hint=_AMONG)
     allowed = set[str]().union(*(spec.allowed(reach.hosts) for spec in specs)) if specs else set(reach.hosts)
     hosts = tuple(host for host in reach.hosts if host in allowed)
     if not hosts:
@@ -117,16 +124,20 @@ def _among(reach: Reach, specs: Sequence[LayoutSpec]) -> Reach:
     return replace(reach, hosts=hosts, whole=hosts == reach.hosts)
 
 
+def _named(spec: LayoutSpec) -> str:
+    return f"--hostfile {spec.hostfile}" if spec.hostfile else "--hosts"
+
+
 def _none_left(specs: Sequence[LayoutSpec], reach: Reach) -> AllocationError:
     limits: list[str] = []
     for spec in specs:
         if spec.hosts and not set(spec.hosts) >= set(reach.hosts):
-            limits.append(f"--hostfile {spec.hostfile}" if spec.hostfile else f"--hosts {fold(spec.hosts)}")
+            limits.append(_named(spec) if spec.hostfile else f"--hosts {fold(spec.hosts)}")
         if spec.exclude_hosts:
             limits.append(f"--exclude-hosts {fold(spec.exclude_hosts)}")
     leave = "leaves" if len(limits) == 1 else "leave"
     msg = f"{' and '.join(limits)} {leave} no host of {fold(reach.hosts)} ({reach.source})"
-    return AllocationError(msg, hint="choose among these hosts, by these names")
+    return AllocationError(msg, hint=_AMONG)
 
 
 def without_left_out(specs: Sequence[LayoutSpec], allocation: Allocation, reach: Reach | None) -> list[LayoutSpec]:
@@ -143,7 +154,7 @@ def without_left_out(specs: Sequence[LayoutSpec], allocation: Allocation, reach:
 def _without(spec: LayoutSpec, out: AbstractSet[str]) -> LayoutSpec:
     hosts, excluded = (tuple(host for host in names if host not in out) for names in (spec.hosts, spec.exclude_hosts))
     if spec.hosts and not hosts:
-        named = f"--hostfile {spec.hostfile}" if spec.hostfile else f"--hosts {fold(spec.hosts)}"
+        named = _named(spec) if spec.hostfile else f"--hosts {fold(spec.hosts)}"
         msg = f"{named}: the job uses none of them"
         raise AllocationError(msg, hint="--nodes, --spares, --drop-odd and --exclude-hosts leave hosts out")
     return replace(spec, hosts=hosts, exclude_hosts=excluded)

@@ -148,6 +148,9 @@ def submit(  # noqa: PLR0913 - one argument per option
 
 
 def _refuse_together(output: Path | None, *, to_stdout: bool, at_once: bool) -> None:
+    if str(output) == "-":
+        msg = "-o -: a batch script is a file"
+        raise UsageError(msg, hint="--print prints it")
     if to_stdout and (output is not None or at_once):
         msg = f"--print and {'--submit' if at_once else f'-o {output}'}: the script goes to one place"
         raise UsageError(msg, hint="leave one of them out")

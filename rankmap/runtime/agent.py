@@ -60,7 +60,7 @@ DOOR = "door"
 _END_GRACE_S = 5.0
 _PAUSE_S = 0.2
 _STDIN_PAUSE_S = 0.01
-_STAY_S = 20.0
+_STAY_S = 60.0  # longer than the supervisor waits (fleet.py), whose end or word ends it before
 # What is this host's own, or the fabric's leave for what the batch system started here.
 _KEPT_VARIABLES = ("SLURMD_NODENAME", "SLINGSHOT_")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.hostlist import fold
 from rankmap.runtime import application
+from rankmap.runtime.preloading import all_preloaded
 from rankmap.runtime.session import dragon_command, in_runtime
 from rankmap.runtime.starting import agent_starts, dragon_words
 
@@ -43,6 +44,7 @@ def dry_run_text(
         words = ("-s",) if reach is None else dragon_words(reach, reach.hosts)
         lines.append(f"runtime: {shlex.join([str(dragon_command(environ)), *words, *head])}")
     if options.preload is not None and reach is not None:
+        all_preloaded(found, options.preload, Path("COPY"))
         lines.append(f"copied to every host first: {options.preload}")
     for one in found:
         lines.append(f"ranks:   {shlex.join([one.path, *one.argv[1:]])}")

@@ -27,7 +27,7 @@ from rankmap.runtime.limits import require_descriptors
 from rankmap.runtime.live_gpus import gpu_variables, understood
 from rankmap.runtime.memory_policies import require_mempolicy
 from rankmap.runtime.one_host import OneHost
-from rankmap.runtime.preloading import FOLDER, preloaded
+from rankmap.runtime.preloading import FOLDER, all_preloaded
 from rankmap.runtime.processes import require_pidfd
 from rankmap.runtime.rank_output import prepare_directory, tell
 from rankmap.runtime.rank_variables import RANK_NAMES, left_by_others
@@ -276,11 +276,7 @@ def _preloaded(
     if copy is None:
         tell(f"--preload {file}: on one host it is used where it is")
         return list(applications)
-    changed = [preloaded(one, file, copy) for one in applications]
-    if changed == list(applications):
-        msg = f"--preload {file}: neither the application nor an argument of it is that file"
-        raise UsageError(msg, hint="name the file as the command does")
-    return changed
+    return all_preloaded(applications, file, copy)
 
 
 def _bound_once(  # noqa: PLR0913, PLR0917 - what the ranks' environment depends on

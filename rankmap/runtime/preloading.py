@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rankmap.runtime.member import Member
     from rankmap.runtime.wire import Message
 
-__all__ = ["FOLDER", "Copying", "preloaded", "write_piece"]
+__all__ = ["FOLDER", "Copying", "all_preloaded", "preloaded", "write_piece"]
 
 FOLDER = "preload"
 """Where the copies are, in the job's directory on each host."""
@@ -120,6 +120,19 @@ def preloaded(application: Application, file: Path, copy: Path) -> Application:
     )
     path = str(copy) if os.path.realpath(application.path) == wanted else application.path
     return replace(application, path=path, argv=(application.argv[0], *words))
+
+
+def all_preloaded(applications: Sequence[Application], file: Path, copy: Path) -> list[Application]:
+    """Return the applications with the copy in place of the file.
+
+    Raises:
+        UsageError: None of them names it.
+    """
+    changed = [preloaded(one, file, copy) for one in applications]
+    if changed == list(applications):
+        msg = f"--preload {file}: neither the application nor an argument of it is that file"
+        raise UsageError(msg, hint="name the file as the command does")
+    return changed
 
 
 def _unreadable(path: Path, error: OSError) -> UsageError:

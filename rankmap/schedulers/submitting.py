@@ -48,7 +48,11 @@ def read_set_up(file: Path) -> OwnSetUp:
         msg = f"--setup {name} has the character {wrong!r}, which no shell command has"
         raise UsageError(msg, hint="a file from Windows? dos2unix mends it")
     if bash := shutil.which("bash"):
-        looked = subprocess.run([bash, "-n"], input=data, capture_output=True, timeout=_LOOK_TIMEOUT_S, check=False)
+        try:
+            looked = subprocess.run([bash, "-n"], input=data, capture_output=True, timeout=_LOOK_TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            msg = f"--setup {name}: `bash -n` does not read it within {_LOOK_TIMEOUT_S:.0f} s"
+            raise UsageError(msg, hint="write the few commands that the job needs") from error
         if looked.returncode or looked.stderr:
             msg = f"--setup {name} is not complete for a shell: {looked.stderr.decode(errors='replace').strip()}"
             raise UsageError(msg, hint=f"`bash -n {shlex.quote(name)}` says the same")

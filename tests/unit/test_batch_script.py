@@ -12,6 +12,7 @@ import pytest
 
 from rankmap.discovery.machine import required_preset
 from rankmap.errors import LaunchError, UsageError
+from rankmap.schedulers import submitting
 from rankmap.schedulers.batch import BatchJob
 from rankmap.schedulers.script import OwnSetUp, batch_script
 from rankmap.schedulers.submitting import read_set_up, require_command, submit, write_script
@@ -221,6 +222,15 @@ def test_a_set_up_is_read(tmp_path: Path) -> None:
     assert OwnSetUp(name=str(file), text="module load x\n[[ -n $A ]] && exit 1\n") == read_set_up(file)
     with pytest.raises(UsageError, match="cannot"):
         read_set_up(tmp_path / "a\nb")
+
+
+def test_a_setup_that_a_shell_does_not_read_in_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no traceback."""
+    monkeypatch.setattr(submitting, "_LOOK_TIMEOUT_S", 0.0)
+    file = tmp_path / "setup"
+    file.write_text("true\n" * 1000)
+    with pytest.raises(UsageError, match="`bash -n` does not read it within 0 s"):
+        read_set_up(file)
 
 
 def scheduler_command(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:

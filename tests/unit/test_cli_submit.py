@@ -169,6 +169,7 @@ def test_what_is_known_only_later_is_said(submit: Submit) -> None:
         (("pbs", *BASE, "--path", "a:b", "--", "./app"), 2, "--path 'a:b' is no directory that PATH can have"),
         (("pbs", *BASE, "--path", "", "--", "./app"), 2, "--path '' is no directory that PATH can have"),
         (("pbs", *BASE, "--print", "-o", "x", "--", "./app"), 2, "--print and -o x: the script goes to one place"),
+        (("pbs", *BASE, "-o", "-", "--", "./app"), 2, "-o -: a batch script is a file"),
         (("pbs", *BASE, "--print", "--submit", "--", "./app"), 2, "--print and --submit: the script goes to one"),
         (("pbs", *BASE, "--machine", "polari", "--", "./app"), 2, "did you mean polaris?"),
         (("pbs", *BASE, "--machine", "frontier", "--", "./app"), 2, "the scheduler of Frontier (OLCF) is slurm"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rankmap.errors import ApplicationNotFoundError
+from rankmap.errors import ApplicationNotFoundError, UsageError
 from rankmap.runtime.dry_run import dry_run_text
 from rankmap.runtime.launching import LaunchOptions
 from rankmap.runtime.session import dragon_command
@@ -84,6 +84,13 @@ def test_a_batch_system_starts_all_agents_at_once(kind: Kind, launcher: str, wlm
     assert f"{dragon_command(environ)} {wlm} --transport tcp {HEAD}" in said[2]
     part = lines(environ, reach=replace(reach, hosts=("n1",), whole=False))
     assert f"{dragon_command(environ)} --wlm ssh --hostlist n1 --transport tcp {HEAD}" in part[2]
+
+
+def test_a_file_that_no_part_of_the_job_names_is_refused(environ: dict[str, str]) -> None:
+    """As the launch would."""
+    reach = Reach(kind=Kind.SSH, hosts=("n1", "n2"), source="--hosts")
+    with pytest.raises(UsageError, match="--preload /bin/true: neither the application nor an argument of it"):
+        lines(environ, reach=reach, preload=Path("/bin/true"))
 
 
 def test_in_a_runtime_none_is_started(environ: dict[str, str]) -> None:

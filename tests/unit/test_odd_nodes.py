@@ -80,7 +80,9 @@ def test_the_same_oddity_is_one_remark() -> None:
     odd = less(NODE, "0,8")
     assert ["nodes x[2,4]: 7 usable cores, their 3 peers have 8"] == remarks(NODE, odd, NODE, odd, NODE)
     assert ["node x2: 7 usable cores, its peer has 8"] == remarks(NODE, odd)
-    assert ["node x3: usable CPUs: 0-6,8-14, its 2 peers have 1-7,9-15"] == remarks(odd, odd, less(NODE, "7,15"))
+    assert ["node x3: numbers of usable CPUs: 0-6,8-14, its 2 peers have 1-7,9-15"] == remarks(
+        odd, odd, less(NODE, "7,15")
+    )
     small, smaller = less(NODE, "0-1,8-9"), less(NODE, "0-2,8-10")
     assert ["node x1: 5 usable cores, its 2 peers have 8", "node x3: 6 usable cores, its 2 peers have 8"] == remarks(
         smaller, NODE, small, NODE
@@ -114,7 +116,7 @@ def test_of_two_nodes_that_differ_nobody_knows_which_is_odd() -> None:
     """The first is what the other is compared with, both are said; two of each are no other matter."""
     less_cores, other_cpus = less(NODE, "0,8"), less(NODE, "7,15")
     assert ["node x2: 8 usable cores, its peer has 7"] == remarks(less_cores, NODE)
-    assert ["node x2: usable CPUs: 0-6,8-14, its peer has 1-7,9-15"] == remarks(less_cores, other_cpus)
+    assert ["node x2: numbers of usable CPUs: 0-6,8-14, its peer has 1-7,9-15"] == remarks(less_cores, other_cpus)
     assert ["nodes x[3-4]: 7 usable cores, their 2 peers have 8"] == remarks(NODE, NODE, less_cores, less_cores)
     with pytest.raises(AllocationError) as refused:
         require_equal(of(NODE, less_cores))

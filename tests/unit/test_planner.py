@@ -157,7 +157,7 @@ def test_uneven_domains_are_named_with_their_widths() -> None:
                 "--exclude-hosts x: not in the allocation, which has n[0-1]\n"
                 "--reserve: no node has CPU 99; the CPUs are 0-7"
             ),
-            "`rankmap topo` shows the hosts that there are",
+            "choose among these hosts, by these names",
         ),
         (
             LayoutSpec(hosts=("n0",), exclude_hosts=("n0",)),

@@ -147,7 +147,9 @@ def test_this_host_is_one_of_several_where_the_others_are_left_out(
             request(hosts=("n1", "n2"), exclude_hosts=("n[1-2]",)),
             "--exclude-hosts n[1-2] leaves no host of n[1-2] (--hosts)",
         ),
-        (SLURM, request(hosts=("n7",)), "--hosts n7 leaves no host of n[1-4] (SLURM_JOB_NODELIST)"),
+        (SLURM, request(exclude_hosts=("n4", "n7")), "--exclude-hosts n7: the job has n[1-4] (SLURM_JOB_NODELIST)"),
+        ({}, request(hosts=("n1", "n2"), exclude_hosts=("q",)), "--exclude-hosts q: the job has n[1-2] (--hosts)"),
+        (SLURM, request(hosts=("n7",)), "--hosts n7: the job has n[1-4] (SLURM_JOB_NODELIST)"),
         (
             SLURM,
             request(hosts=("n1",), exclude_hosts=("n1",)),
@@ -208,7 +210,7 @@ def test_the_hosts_of_the_runtime_around_are_those_of_the_launch(around: Reach) 
     for reach in (among(request(hosts=["n1", "n2"])), among(request(), n_nodes=1, n_spares=1)):
         assert reach is not None
         assert (Kind.DRAGON, ALL[:2], ALL, False) == (reach.kind, reach.hosts, reach.named, reach.whole)
-    with pytest.raises(AllocationError, match="--hosts n9 leaves no host of n"):
+    with pytest.raises(AllocationError, match="--hosts n9: the job has n"):
         among(request(hosts=["n9"]))
     with pytest.raises(AllocationError) as caught:
         among(request(), n_nodes=5)

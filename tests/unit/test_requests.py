@@ -208,7 +208,8 @@ def test_a_file_that_cannot_be_read_is_refused(words: str, name: str, why: str, 
 
     with pytest.raises(UsageError) as refused:
         request(**{keyword: asked})  # type: ignore[arg-type]
-    assert f"{path!r} cannot be read: {why}" == refused.value.message
+    option = "--hostfile " if words == "hostfile" else ""
+    assert f"{option}{path!r} cannot be read: {why}" == refused.value.message
 
 
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
