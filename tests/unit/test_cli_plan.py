@@ -34,7 +34,7 @@ def test_a_table_on_stdout_and_notes_on_stderr() -> None:
 
 
 def test_json_loads_back(tmp_path: Path) -> None:
-    """--format json is one line that Plan.from_json reads; -o writes it to a file."""
+    """--format json is one line that Plan.from_json reads; -o writes it to a file, - is stdout."""
     file = tmp_path / "p.json"
     shown = _run("-N", "4", "--machine", f"2x{MACHINE}", "--format", "json").stdout
 
@@ -42,6 +42,7 @@ def test_json_loads_back(tmp_path: Path) -> None:
 
     assert saved.stdout == ""
     assert shown == file.read_text()
+    assert shown == _run("-N", "4", "--machine", f"2x{MACHINE}", "--format", "json", "-o", "-").stdout
     assert Plan.from_json(shown).n_ranks == 8
 
 
