@@ -17,7 +17,8 @@ demo: .venv/.demo-installed ## launch two MPI ranks under Dragon and show where 
 	$(BIN)/rankmap launch -n 2 $(ONE_CORE) --report-bindings -- $(BIN)/python mpi_examples/hello_affinity.py
 
 test: .venv/.dev-installed ## run the tests, those under the real Dragon runtime too
-	$(BIN)/pytest -m "not rig"
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal -m "not rig and not dragon"
+	$(BIN)/pytest -m "dragon and not rig"
 
 e2e: .venv/.dev-installed ## run the tests on the emulated 4-NUMA machine and on fake hosts (root; installs qemu, sshd, 1.5 GB in ~/.cache)
 	PYTHON=$(CURDIR)/$(BIN)/python tests/rig/numavm.sh build

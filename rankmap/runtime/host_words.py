@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankmap.hostlist import fold
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["LONGEST_WORD", "folded_where_long", "host_words"]
+__all__ = ["LONGEST_WORD", "host_words"]
 
 LONGEST_WORD = 100_000
 """Characters; execve(2) takes 131,072 bytes in one word (MAX_ARG_STRLEN). Some 9,000 names are longer."""
@@ -33,9 +31,3 @@ def host_words(hosts: Sequence[str], folder: Path | None, *, listed: str, filed:
     file = folder / "hosts"
     file.write_text("\n".join(hosts) + "\n")
     return filed, str(file)
-
-
-def folded_where_long(hosts: Sequence[str]) -> str:
-    """Return the names for Slurm, which reads brackets (srun(1), --nodelist)."""
-    text = ",".join(hosts)
-    return text if len(text) <= LONGEST_WORD else fold(hosts)

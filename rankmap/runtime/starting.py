@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from rankmap.errors import LaunchError, UsageError
 from rankmap.runtime.agent import TICKET_VARIABLE
-from rankmap.runtime.host_words import folded_where_long, host_words
+from rankmap.runtime.host_words import host_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -186,7 +186,8 @@ def agent_starts(
     n_hosts = str(len(hosts))
     if kind is Kind.SLURM:
         words = [f"--nodes={n_hosts}", f"--ntasks={n_hosts}", "--ntasks-per-node=1", "--export=ALL", "--cpu-bind=none"]
-        words += [f"--nodelist={folded_where_long(hosts)}", "--mem=0", "--mpi=none", "--input=none", "--wait=0"]
+        names = host_words(hosts, folder, listed="--nodelist", filed="--nodelist")  # with a slash it is a file
+        words += ["=".join(names), "--mem=0", "--mpi=none", "--input=none", "--wait=0"]
         launcher = ("srun", "--overlap", *words)
     else:
         names = host_words(hosts, folder, listed="--hosts", filed="--hostfile")
