@@ -22,7 +22,7 @@ from tests.e2e.conftest import BIN, CHECKOUT, RANKMAP, SHARED_MEMORY, environmen
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-pytestmark = pytest.mark.dragon
+pytestmark = [pytest.mark.dragon, pytest.mark.upstream]
 
 DRAGON = str(BIN / "dragon")
 PYTHON = sys.executable

@@ -280,7 +280,8 @@ def test_nothing_but_the_ranks_uses_the_cores(rankmap: Rankmap) -> None:
     assert done.status == 0
     usage = json.loads(done.stdout)
     assert {name: share for name, share in usage.items() if share > 0.1} == {}
-    ours = {name: share for name, share in usage.items() if "rankmap launch" in name or "rankmap.runtime" in name}
+    ours = {name: share for name, share in usage.items() if not name.split()[2].endswith("/dragon")}
+    ours = {name: share for name, share in ours.items() if "rankmap launch" in name or "rankmap.runtime" in name}
     for part in ("rankmap launch", "rankmap.runtime.keeper", "rankmap.runtime.head"):
         assert any(part in name for name in ours), (part, usage)
     assert {name: share for name, share in ours.items() if share > 0.01} == {}
