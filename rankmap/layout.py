@@ -197,6 +197,14 @@ class LayoutSpec:
         there = set(hosts)
         return there.intersection(self.hosts or there).difference(self.exclude_hosts)
 
+    def strangers(self, hosts: Iterable[str]) -> list[str]:
+        """Return the options of this request that name hosts which are none of these, each with those that it names."""
+        there = set(hosts)
+        option = f"--hostfile {self.hostfile}:" if self.hostfile else "--hosts"
+        named = ((option, self.hosts), ("--exclude-hosts", self.exclude_hosts))
+        others = ((words, [host for host in dict.fromkeys(names) if host not in there]) for words, names in named)
+        return [f"{words} {fold(strange)}" for words, strange in others if strange]
+
     def __str__(self) -> str:
         """Return the options that ask for this layout, quoted for a shell; "" when nothing is asked."""
         valued: tuple[tuple[str, object], ...] = (

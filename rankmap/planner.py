@@ -321,12 +321,9 @@ def _used(allocation: Allocation, spec: LayoutSpec) -> list[int]:
     used = list(range(len(allocation.nodes)))
     if spec.hosts or spec.exclude_hosts:
         known = dict.fromkeys(node.host for node in allocation.nodes)
-        named = "--hosts" if not spec.hostfile else f"--hostfile {spec.hostfile}:"
-        for option, hosts in ((named, spec.hosts), ("--exclude-hosts", spec.exclude_hosts)):
-            if strange := [host for host in dict.fromkeys(hosts) if host not in known]:
-                there = fold(known) if known else "no hosts"
-                msg = f"{option} {fold(strange)}: not in the allocation, which has {there}"
-                problems.append(AllocationError(msg, hint="choose among these hosts, by these names"))
+        for strange in spec.strangers(known):
+            msg = f"{strange}: not in the allocation, which has {fold(known) if known else 'no hosts'}"
+            problems.append(AllocationError(msg, hint="choose among these hosts, by these names"))
         wanted = spec.allowed(known)
         used = [i for i in used if allocation.nodes[i].host in wanted]
     if not used and not problems:

@@ -113,10 +113,9 @@ def _among(reach: Reach, specs: Sequence[LayoutSpec]) -> Reach:
         AllocationError: This is none, or they name others.
     """
     for spec in specs:
-        for option, names in ((_named(spec), spec.hosts), ("--exclude-hosts", spec.exclude_hosts)):
-            if strange := [name for name in dict.fromkeys(names) if name not in reach.named]:
-                msg = f"{option} {fold(strange)}: the job has {fold(reach.named)} ({reach.source})"
-                raise AllocationError(msg, hint=_AMONG)
+        for strange in spec.strangers(reach.named):
+            msg = f"{strange}: the job has {fold(reach.named)} ({reach.source})"
+            raise AllocationError(msg, hint=_AMONG)
     allowed = set[str]().union(*(spec.allowed(reach.hosts) for spec in specs)) if specs else set(reach.hosts)
     hosts = tuple(host for host in reach.hosts if host in allowed)
     if not hosts:
@@ -125,14 +124,14 @@ def _among(reach: Reach, specs: Sequence[LayoutSpec]) -> Reach:
 
 
 def _named(spec: LayoutSpec) -> str:
-    return f"--hostfile {spec.hostfile}" if spec.hostfile else "--hosts"
+    return f"--hostfile {spec.hostfile}" if spec.hostfile else f"--hosts {fold(spec.hosts)}"
 
 
 def _none_left(specs: Sequence[LayoutSpec], reach: Reach) -> AllocationError:
     limits: list[str] = []
     for spec in specs:
         if spec.hosts and not set(spec.hosts) >= set(reach.hosts):
-            limits.append(_named(spec) if spec.hostfile else f"--hosts {fold(spec.hosts)}")
+            limits.append(_named(spec))
         if spec.exclude_hosts:
             limits.append(f"--exclude-hosts {fold(spec.exclude_hosts)}")
     leave = "leaves" if len(limits) == 1 else "leave"
@@ -154,7 +153,6 @@ def without_left_out(specs: Sequence[LayoutSpec], allocation: Allocation, reach:
 def _without(spec: LayoutSpec, out: AbstractSet[str]) -> LayoutSpec:
     hosts, excluded = (tuple(host for host in names if host not in out) for names in (spec.hosts, spec.exclude_hosts))
     if spec.hosts and not hosts:
-        named = _named(spec) if spec.hostfile else f"--hosts {fold(spec.hosts)}"
-        msg = f"{named}: the job uses none of them"
+        msg = f"{_named(spec)}: the job uses none of them"
         raise AllocationError(msg, hint="--nodes, --spares, --drop-odd and --exclude-hosts leave hosts out")
     return replace(spec, hosts=hosts, exclude_hosts=excluded)

@@ -31,7 +31,7 @@ from rankmap.runtime.hands import Hands
 from rankmap.runtime.host_facts import look
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.kept import Kept, clean_up_after
-from rankmap.runtime.limits import raise_descriptor_limit, require_descriptors
+from rankmap.runtime.limits import raised_descriptor_limit, require_descriptors
 from rankmap.runtime.live_gpus import gpu_variables
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.output import Outlet, Writer
@@ -400,7 +400,7 @@ def serve(this_host: ThisHost, all_gpus: Callable[[str], tuple[Gpu, ...]]) -> in
     except OSError as error:
         sys.stderr.write(f"rankmap: {own_name} cannot reach the job's supervisor: {error}\n")
         return 1
-    raise_descriptor_limit()
     adopt_orphans()
-    Agent(way, ticket=ticket, this_host=this_host, all_gpus=all_gpus).run()
+    with raised_descriptor_limit():
+        Agent(way, ticket=ticket, this_host=this_host, all_gpus=all_gpus).run()
     return 0

@@ -6,12 +6,17 @@ And the limit of open files of processes that look after many hosts or ranks.
 from __future__ import annotations
 
 import resource
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rankmap.errors import RuntimeUnusableError
 from rankmap.runtime.services import own_slack_ns
 
-__all__ = ["Limits", "raise_descriptor_limit", "require_descriptors"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Limits", "raised_descriptor_limit", "require_descriptors"]
 
 _DESCRIPTORS_PER_RANK = 9
 _OWN_DESCRIPTORS = 100
@@ -35,10 +40,15 @@ class Limits:
         return cls(slack_ns=own_slack_ns(), n_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
-def raise_descriptor_limit() -> None:
-    """Let this process open as many files as it may, and what it starts from now on; the shim lowers a rank's again."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+@contextmanager
+def raised_descriptor_limit() -> Iterator[None]:
+    """Let this process, and what it starts in this context, open as many files as it may; the shim lowers a rank's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:  # a program of the user's launches more than one job
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def require_descriptors(n_ranks: int) -> None:

@@ -22,7 +22,7 @@ from rankmap.runtime.ending import GIVE_UP_S, Ending, Outcome, no_start, perhaps
 from rankmap.runtime.host_job import HostJob
 from rankmap.runtime.hosts import Hosts
 from rankmap.runtime.job import MISMATCH_STATUS, TIMEOUT_STATUS, JobRequest, JobResult
-from rankmap.runtime.limits import Limits, raise_descriptor_limit
+from rankmap.runtime.limits import Limits, raised_descriptor_limit
 from rankmap.runtime.live import live_plan
 from rankmap.runtime.loop import Loop
 from rankmap.runtime.rank_output import RankOutput, tell
@@ -89,8 +89,12 @@ class Supervisor:
 
     def run(self) -> JobResult:
         """Run the job; return how it ended when nothing of it is left."""
-        raise_descriptor_limit()
-        with self.loop, Door(self.loop, self.control.socket, self.ground.accept) as self.door, ExitStack() as at_end:
+        with (
+            raised_descriptor_limit(),
+            self.loop,
+            Door(self.loop, self.control.socket, self.ground.accept) as self.door,
+            ExitStack() as at_end,
+        ):
             at_end.callback(self._end_output)
             at_end.callback(self._end_session)
             at_end.callback(self.ending.kill_ranks)
